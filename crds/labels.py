@@ -1,0 +1,45 @@
+"""Every label, annotation, taint, gate and finalizer name that Kekkai writes or reads."""
+
+GROUP = "kekkai.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+CATEGORY = "kekkai"
+
+# Namespaces and what is in them.
+TENANT = f"{GROUP}/tenant"  # on a namespace and on all that Kekkai makes in it
+READY = f"{GROUP}/ready"  # on a namespace: "true" once its isolation is in force
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY_VALUE = "kekkai"
+
+# Nodes and machines.
+POOL = f"{GROUP}/pool"
+MACHINE = f"{GROUP}/machine"
+SITE = f"{GROUP}/site"
+ACCELERATOR = f"{GROUP}/accelerator"  # the accelerator class, such as H200
+CONFIDENTIAL = f"{GROUP}/confidential"  # the node's CPU TEE: none, sev-snp, tdx
+ZONE = "topology.kubernetes.io/zone"
+HOSTNAME = "kubernetes.io/hostname"
+BLOCK = f"{GROUP}/block"
+RACK = f"{GROUP}/rack"
+NVLINK_DOMAIN = f"{GROUP}/nvlink-domain"
+STARTUP_TAINT = f"{GROUP}/uninitialized"  # NoSchedule until the devices have registered
+DRAIN_TAINT = f"{GROUP}/draining"
+
+# Workloads.
+WORKLOAD = f"{GROUP}/workload"  # on a Job: the Workload that governs it
+PRIORITY = f"{GROUP}/priority"  # on a Job: queue priority, an integer
+SCHEDULING_GATE = f"{GROUP}/admission"
+KEYS = f"{GROUP}/keys"  # on a Job: names of ProtectedKeys, comma separated
+
+FINALIZER = f"{GROUP}/cleanup"
+
+# Field managers, one an operator (server-side apply).
+MANAGER_POOLS = "kekkai-pools"
+MANAGER_TENANTS = "kekkai-tenants"
+MANAGER_WORKLOADS = "kekkai-workloads"
+MANAGER_KEYS = "kekkai-keys"
+
+# Who may unsuspend, ungate and label: a ServiceAccount in production, a client
+# certificate with the same subject on one machine, so that policies are the same.
+SYSTEM_NAMESPACE = "kekkai-system"
+OPERATOR_USER = f"system:serviceaccount:{SYSTEM_NAMESPACE}:kekkai-operator"
