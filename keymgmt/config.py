@@ -1,0 +1,210 @@
+"""Configuration of the key service: one YAML or JSON file, validated whole before anything starts.
+
+Field names are camelCase or snake_case in the file. Paths that are not absolute are taken
+from the folder of the configuration file. Secrets never stand in the file: tokens are given
+by their SHA-256, the HSM's PIN by the path of a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+from crds.errors import InvalidInput
+
+Role = Literal["operator", "registrar", "auditor"]
+MAX_CONFIG_BYTES = 1 << 20
+DEFAULT_PKCS11_LIBRARIES = (
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
+)
+
+
+class Section(BaseModel):
+    """Base of every part of the file: unknown fields are mistakes, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True, validate_default=True
+    )
+
+
+class Listen(Section):
+    """Where the service answers. Port 0 lets the system choose; see `ready_file`."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8443
+
+
+class Tls(Section):
+    """Server certificate chain and private key, PEM. TLS 1.3 is the only version spoken."""
+
+    certificate: Path
+    key: Path
+
+
+class Hsm(Section):
+    """A PKCS#11 token. Without `library`, SoftHSM2 with a token of its own under the data folder.
+
+    `pin_file` holds the user PIN, one line. With `embedded` the token and its PIN are made
+    on the first start; without it the token must exist.
+    """
+
+    library: Path | None = None
+    token_label: Annotated[str, Field(min_length=1, max_length=32)] = "kekkai"
+    pin_file: Path | None = None
+    embedded: bool = True
+    request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 20.0
+    worker_lifetime_seconds: Annotated[float, Field(gt=1)] = 900.0
+
+    @model_validator(mode="after")
+    def _external_needs_pin(self) -> Hsm:
+        if not self.embedded and (self.library is None or self.pin_file is None):
+            raise ValueError("with embedded: false, library and pinFile must both be given")
+        return self
+
+
+class Log(Section):
+    """The transparency log. `origin` is its name in every checkpoint and must never change.
+
+    `anchors` are files on storage of another owner: the last checkpoint is copied there and
+    compared at start, so that a data folder restored from an old backup is refused.
+    """
+
+    origin: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9./_-]{0,127}$")]
+    anchors: tuple[Path, ...] = ()
+
+
+class Token(Section):
+    """A bearer token by its SHA-256 (hex) and what its holder may do."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    role: Role
+    name: Annotated[str, Field(max_length=64)] = ""
+
+
+class SnpTcb(Section):
+    """Least security patch levels that an SNP report's reported TCB must reach."""
+
+    bootloader: Annotated[int, Field(ge=0, le=255)] = 0
+    tee: Annotated[int, Field(ge=0, le=255)] = 0
+    snp: Annotated[int, Field(ge=0, le=255)] = 0
+    microcode: Annotated[int, Field(ge=0, le=255)] = 0
+    fmc: Annotated[int, Field(ge=0, le=255)] | None = None
+
+
+class SnpAppraisal(Section):
+    """What every SNP guest must satisfy before any release policy is looked at."""
+
+    minimum_tcb: SnpTcb = SnpTcb()
+    products: tuple[str, ...] = ("Milan", "Genoa", "Turin")
+
+
+class Attestation(Section):
+    """Trust anchors and the appraisal that holds for everybody.
+
+    AMD's roots are pinned in the verifier. `local_trust_roots` (folders) makes the service
+    trust other roots, such as the emulated hardware's; it is empty unless set here.
+    """
+
+    collateral_dirs: tuple[Path, ...] = ()
+    trust_amd: bool = True
+    local_trust_roots: tuple[Path, ...] = ()
+    snp: SnpAppraisal = SnpAppraisal()
+
+
+class Limits(Section):
+    """Bounds on what a caller may cost the service."""
+
+    body_bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = 1 << 20
+    request_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
+    concurrent_requests: Annotated[int, Field(ge=1)] = 1024
+    session_seconds: Annotated[int, Field(ge=10, le=3600)] = 300
+    denials_per_second: Annotated[float, Field(gt=0)] = 20.0
+    denials_burst: Annotated[int, Field(ge=1)] = 200
+
+
+class KeyServiceConfig(Section):
+    """The whole file. `load` reads it."""
+
+    listen: Listen = Listen()
+    tls: Tls
+    data_dir: Path
+    store_url: str | None = None  # SQLAlchemy URL; without it a SQLite file under data_dir
+    jurisdiction: Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+    hsm: Hsm = Hsm()
+    log: Log
+    tokens: Annotated[tuple[Token, ...], Field(max_length=256)] = ()
+    attestation: Attestation = Attestation()
+    limits: Limits = Limits()
+    ready_file: Path | None = None  # JSON {"url", "pid"} is written here once the service answers
+
+    @field_validator("tokens")
+    @classmethod
+    def _distinct(cls, tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+        if len({token.sha256 for token in tokens}) != len(tokens):
+            raise ValueError("the same token is listed twice")
+        return tokens
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL in effect."""
+        return self.store_url or f"sqlite:///{self.data_dir / 'keys.sqlite'}"
+
+    def roles_of(self, bearer: str) -> frozenset[Role]:
+        """Roles of a presented bearer token; empty if it is not known. Constant time per entry."""
+        digest = hashlib.sha256(bearer.encode()).hexdigest()
+        return frozenset(token.role for token in self.tokens if hmac.compare_digest(token.sha256, digest))
+
+
+def load(path: Path) -> KeyServiceConfig:
+    """Read and validate a configuration file. Raises InvalidInput naming the field at fault."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(
+            f"the configuration file cannot be read: {error.strerror}",
+            where=str(path),
+            fix="give --config FILE",
+        ) from None
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise InvalidInput("the configuration file is larger than 1 MiB", where=str(path))
+    try:
+        document = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"not valid YAML or JSON: {error}", where=str(path)) from None
+    return parse(document, base=path.resolve().parent, where=str(path))
+
+
+def parse(document: Any, *, base: Path, where: str = "configuration") -> KeyServiceConfig:
+    """Validate a parsed document; relative paths are resolved against `base`."""
+    try:
+        config = KeyServiceConfig.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(
+            first["msg"], where=f"{where}: {field}", fix="see docs/keys.md, Configuration"
+        ) from None
+    absolute = _absolute(config, base)
+    assert isinstance(absolute, KeyServiceConfig)
+    return absolute
+
+
+def _absolute(value: Any, base: Path) -> Any:
+    if isinstance(value, Path):
+        return base / value
+    if isinstance(value, tuple):
+        return tuple(_absolute(item, base) for item in value)
+    if isinstance(value, Section):
+        changes = {name: _absolute(getattr(value, name), base) for name in type(value).model_fields}
+        return value.model_copy(update=changes)
+    return value
