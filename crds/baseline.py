@@ -13,9 +13,7 @@ from crds.meta import DnsLabel, Model, Resource, checked, rule
 class PodSecurity(Model):
     """Pod Security Standard of tenant namespaces."""
 
-    level: Literal["baseline", "restricted"] = Field(
-        default="restricted", description="Level that is enforced."
-    )
+    level: Literal["baseline", "restricted"] = Field(default="restricted", description="Level that is enforced.")
 
 
 class Images(Model):
@@ -69,9 +67,7 @@ class SecurityBaseline(Resource):
     """The security master. The one named `default` is in force."""
 
     model_config = checked(
-        rule(
-            "self.metadata.name == 'default'", "metadata.name must be 'default': there is one security master"
-        ),
+        rule("self.metadata.name == 'default'", "metadata.name must be 'default': there is one security master"),
     )
     kind: Literal["SecurityBaseline"] = "SecurityBaseline"
     spec: SecurityBaselineSpec = Field(default_factory=SecurityBaselineSpec)

@@ -39,9 +39,7 @@ class Condition(Model):
     last_transition_time: str = Field(
         json_schema_extra={"format": "date-time"}, description="When the status last flipped (RFC 3339)."
     )
-    observed_generation: int = Field(
-        default=0, ge=0, description="The metadata.generation this was computed from."
-    )
+    observed_generation: int = Field(default=0, ge=0, description="The metadata.generation this was computed from.")
 
 
 def timestamp(now: datetime) -> str:

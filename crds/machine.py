@@ -42,9 +42,7 @@ class MachineStatus(Model):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     observed_generation: int = 0
-    provider_id: str = Field(
-        default="", max_length=512, alias="providerID", description="The provider's name for it."
-    )
+    provider_id: str = Field(default="", max_length=512, alias="providerID", description="The provider's name for it.")
     node_name: DnsName | Literal[""] = Field(default="", description="The Node it became.")
 
 

@@ -71,9 +71,7 @@ DnsName = Annotated[
 ]
 CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$", max_length=2)]
 """ISO 3166-1 alpha-2."""
-AcceleratorClass = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$", max_length=63)
-]
+AcceleratorClass = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$", max_length=63)]
 ResourceName = Annotated[
     str,
     Field(

@@ -32,9 +32,7 @@ class Accelerator(Model):
         ),
     )
     type: AcceleratorClass = Field(description="The class that quotas name, such as H200.")
-    resource: ResourceName = Field(
-        default="nvidia.com/gpu", description="The extended resource that pods ask for."
-    )
+    resource: ResourceName = Field(default="nvidia.com/gpu", description="The extended resource that pods ask for.")
     per_node: int = Field(ge=1, le=64, description="Whole devices a node.")
 
 
@@ -77,9 +75,7 @@ class Scaling(Model):
     )
     min: int = Field(default=0, ge=0, le=20000, description="Machines that always exist.")
     max: int = Field(ge=0, le=20000, description="Machines that may exist at most.")
-    headroom: int = Field(
-        default=0, ge=0, le=1000, description="Idle machines kept ready for what comes next."
-    )
+    headroom: int = Field(default=0, ge=0, le=1000, description="Idle machines kept ready for what comes next.")
     scale_down_delay_seconds: int = Field(
         default=600, ge=0, le=86400, description="How long a machine stays idle before it goes away."
     )
@@ -91,9 +87,7 @@ class Scaling(Model):
 class KwokProvider(Model):
     """Emulated nodes whose kubelet is played by kwok."""
 
-    boot_seconds: int = Field(
-        default=0, ge=0, le=3600, description="How long an emulated machine takes to start."
-    )
+    boot_seconds: int = Field(default=0, ge=0, le=3600, description="How long an emulated machine takes to start.")
 
 
 class Provider(Model):
@@ -137,9 +131,7 @@ class AcceleratorPoolSpec(Model):
     site: DnsLabel = Field(
         description="The Site where it stands.",
         json_schema_extra=constrained(
-            rule(
-                IMMUTABLE, "spec.site cannot change, since machines do not move; make a new AcceleratorPool"
-            ),
+            rule(IMMUTABLE, "spec.site cannot change, since machines do not move; make a new AcceleratorPool"),
         ),
     )
     accelerator: Accelerator

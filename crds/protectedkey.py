@@ -37,9 +37,7 @@ class ProtectedKeySpec(Model):
     )
     algorithm: Literal["AES-256-GCM"] = Field(
         default="AES-256-GCM",
-        json_schema_extra=constrained(
-            rule(IMMUTABLE, "spec.algorithm cannot change; make a new ProtectedKey")
-        ),
+        json_schema_extra=constrained(rule(IMMUTABLE, "spec.algorithm cannot change; make a new ProtectedKey")),
     )
     origin: Literal["generate", "import"] = Field(
         default="generate",
@@ -48,9 +46,7 @@ class ProtectedKeySpec(Model):
     )
     jurisdiction: CountryCode = Field(
         description="Country in which it may be released.",
-        json_schema_extra=constrained(
-            rule(IMMUTABLE, "spec.jurisdiction cannot change; make a new ProtectedKey")
-        ),
+        json_schema_extra=constrained(rule(IMMUTABLE, "spec.jurisdiction cannot change; make a new ProtectedKey")),
     )
     release_policy: ReleasePolicyRef
 
@@ -65,17 +61,11 @@ class ProtectedKeyStatus(Model):
     observed_generation: int = 0
     key_id: str = Field(default="", max_length=128, alias="keyID")
     version: int = Field(default=0, ge=0)
-    state: str = Field(
-        default="", max_length=32, description="SP 800-57 state, as the key service reports it."
-    )
-    policy_digest: str = Field(
-        default="", max_length=71, description="The policy in force, bound into the sealed key."
-    )
+    state: str = Field(default="", max_length=32, description="SP 800-57 state, as the key service reports it.")
+    policy_digest: str = Field(default="", max_length=71, description="The policy in force, bound into the sealed key.")
     custodian_set: str = Field(default="", max_length=71)
     releases: int = Field(default=0, ge=0, description="Releases logged so far.")
-    log_index: int | None = Field(
-        default=None, ge=0, description="Entry of its creation in the transparency log."
-    )
+    log_index: int | None = Field(default=None, ge=0, description="Entry of its creation in the transparency log.")
 
 
 class ProtectedKey(Resource):

@@ -40,9 +40,7 @@ _MAX_LENGTH = 64
 
 def _decimal(quantity: str | int, where: str) -> Decimal:
     if isinstance(quantity, bool):
-        raise InvalidInput(
-            f"{quantity!r} is not a quantity", where=where, fix="write a number such as 4 or 500m"
-        )
+        raise InvalidInput(f"{quantity!r} is not a quantity", where=where, fix="write a number such as 4 or 500m")
     if isinstance(quantity, int):
         return Decimal(quantity)
     found = _SPLIT.match(quantity) if len(quantity) <= _MAX_LENGTH else None

@@ -31,9 +31,7 @@ class RoundTrip(Model):
     """A measured network distance to another site."""
 
     to: DnsLabel = Field(description="Name of the other Site.")
-    p95_micros: int = Field(
-        ge=1, le=60_000_000, description="95th percentile of the round-trip time, microseconds."
-    )
+    p95_micros: int = Field(ge=1, le=60_000_000, description="95th percentile of the round-trip time, microseconds.")
     measured_at: str = Field(
         json_schema_extra={"format": "date-time"},
         description="When it was measured; stale values are refused.",

@@ -124,24 +124,16 @@ class WorkloadSpec(Model):
             "spec.job cannot change once it is queued; delete the Workload and make another",
         ),
     )
-    ref: ObjectRef | None = Field(
-        default=None, description="Written by the operator: the object this one shadows."
-    )
+    ref: ObjectRef | None = Field(default=None, description="Written by the operator: the object this one shadows.")
     job: JobTemplate | None = Field(default=None, description="A Job to make.")
     tenant: DnsLabel | None = Field(
         default=None,
         description="Written by the operator from the namespace.",
         json_schema_extra=constrained(rule(IMMUTABLE, "spec.tenant cannot change; it follows the namespace")),
     )
-    priority: int = Field(
-        default=0, ge=-1000, le=1000, description="Higher goes first within what quota allows."
-    )
-    active: bool = Field(
-        default=True, description="false takes it out of the queue, and stops it if it runs."
-    )
-    pod_sets: list[PodSet] = Field(
-        default_factory=list, max_length=16, description="Written by the operator."
-    )
+    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher goes first within what quota allows.")
+    active: bool = Field(default=True, description="false takes it out of the queue, and stops it if it runs.")
+    pod_sets: list[PodSet] = Field(default_factory=list, max_length=16, description="Written by the operator.")
     topology: Topology | None = None
     residency: WorkloadResidency | None = None
     keys: list[KeyRef] = Field(default_factory=list, max_length=16)

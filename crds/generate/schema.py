@@ -96,9 +96,7 @@ def _resolve(node: Mapping[str, Any], defs: Mapping[str, Any]) -> Schema:
             out = _merge(target, out)
         elif "anyOf" in out and not out.get("x-kubernetes-int-or-string"):
             options = [option for option in out.pop("anyOf") if option.get("type") != "null"]
-            if len(options) == 2 and all(
-                "const" in o or "enum" in o or o.get("type") == "string" for o in options
-            ):
+            if len(options) == 2 and all("const" in o or "enum" in o or o.get("type") == "string" for o in options):
                 # "a name, or empty": the empty constant is allowed by the wider pattern.
                 named = next(o for o in options if "const" not in o and "enum" not in o)
                 options = [{**named, "pattern": f"^$|{named['pattern']}"} if "pattern" in named else named]

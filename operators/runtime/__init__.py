@@ -1,0 +1,26 @@
+"""What every operator stands on: cluster client, watched stores, retrying work queues, kopf.
+
+kopf watches and hands each event to a store; stores tell controllers which keys to
+visit; a work queue visits them with back-off until they are right. Nothing here knows
+a kind's meaning.
+"""
+
+from operators.runtime.cluster import ApiFault, Cluster
+from operators.runtime.controller import Controller, Key
+from operators.runtime.resources import RESOURCES, ResourceType
+from operators.runtime.run import Runtime
+from operators.runtime.store import Store, Stores
+from operators.runtime.workqueue import WorkQueue
+
+__all__ = [
+    "RESOURCES",
+    "ApiFault",
+    "Cluster",
+    "Controller",
+    "Key",
+    "ResourceType",
+    "Runtime",
+    "Store",
+    "Stores",
+    "WorkQueue",
+]

@@ -1,0 +1,22 @@
+"""What a controller is: the kinds it listens to, the keys they touch, and one visit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+Key = tuple[str, str]  # namespace ("" when cluster-scoped), name
+Touches = Callable[[Mapping[str, Any]], Iterable[Key]]
+
+
+class Controller(Protocol):
+    """One level-triggered control loop."""
+
+    name: str
+    workers: int
+    watches: Mapping[str, Touches]
+    """Kind → the keys to visit when an object of that kind changes."""
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Read, decide, apply, write status. Returns seconds until the next visit, or None."""
+        ...

@@ -1,0 +1,140 @@
+"""Joins kopf's watching, the stores, the work queues and a periodic full resync."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import kopf
+
+from operators.runtime.cluster import ApiFault, Cluster
+from operators.runtime.controller import Controller, Key
+from operators.runtime.store import Store, Stores
+from operators.runtime.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """Runs controllers over one cluster until it is stopped."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        stores: Stores,
+        controllers: Sequence[Controller],
+        kubeconfig: Path | None = None,
+        resync_seconds: float = 300.0,
+    ) -> None:
+        self.cluster = cluster
+        self.stores = stores
+        self.resync_seconds = resync_seconds
+        self._kubeconfig = kubeconfig
+        self.queues: dict[str, WorkQueue[Key]] = {}
+        self.ready = asyncio.Event()
+        for controller in controllers:
+            queue = WorkQueue[Key](controller.name, controller.reconcile, controller.workers)
+            self.queues[controller.name] = queue
+            for kind, touches in controller.watches.items():
+                stores.watch(kind).listen(_enqueue(queue, touches))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """List everything once, then follow events; returns soon after `stop` is set."""
+        await self._resync_until_done(stop)
+        if stop.is_set():
+            return
+        self.ready.set()
+        tasks = [
+            asyncio.create_task(self._kopf(stop), name="kopf"),
+            asyncio.create_task(self._resync_forever(), name="resync"),
+            asyncio.create_task(stop.wait(), name="stop"),
+            *(asyncio.create_task(queue.run(), name=name) for name, queue in self.queues.items()),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task.get_name() != "stop":
+                    # A part that ends by itself is a fault: end the process, so that it is restarted whole.
+                    task.result()
+                    raise RuntimeError(f"{task.get_name()} ended unexpectedly")
+        finally:
+            stop.set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _resync_until_done(self, stop: asyncio.Event) -> None:
+        delay = 0.2
+        while not stop.is_set():
+            try:
+                await self.resync()
+                return
+            except ApiFault as fault:
+                log.warning("first listing failed, again in %.1f s: %s", delay, fault)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 10.0)
+
+    async def resync(self) -> None:
+        """List every watched kind; finds what a watch gap has hidden, deletions above all."""
+        await asyncio.gather(*(self._resync_store(store) for store in self.stores))
+
+    async def _resync_store(self, store: Store) -> None:
+        newest = store.newest()
+        store.replace(await self.cluster.list(store.resource), newest)
+
+    async def _resync_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self.resync_seconds)
+            try:
+                await self.resync()
+            except ApiFault as fault:
+                log.warning("resync failed, the next one comes in %.0f s: %s", self.resync_seconds, fault)
+
+    async def _kopf(self, stop: asyncio.Event) -> None:
+        registry = kopf.OperatorRegistry()
+        settings = kopf.OperatorSettings()
+        settings.posting.enabled = False
+        settings.scanning.disabled = True
+        settings.peering.standalone = True
+        settings.watching.server_timeout = 600
+        settings.queueing.idle_timeout = 1.0
+        if self._kubeconfig:
+            os.environ["KUBECONFIG"] = str(self._kubeconfig)
+
+        @kopf.on.login(registry=registry)
+        def login(**kwargs: Any) -> Any:
+            if self._kubeconfig:
+                return kopf.login_with_kubeconfig(**kwargs)
+            return kopf.login_with_service_account(**kwargs)
+
+        for store in self.stores:
+            _watch(registry, store)
+        await kopf.operator(registry=registry, settings=settings, clusterwide=True, standalone=True, stop_flag=stop)
+
+
+def _watch(registry: kopf.OperatorRegistry, store: Store) -> None:
+    resource = store.resource
+
+    async def event(type: str | None, body: Any, **_: Any) -> None:
+        obj = dict(body)
+        obj.setdefault("apiVersion", resource.api_version)
+        obj.setdefault("kind", resource.kind)
+        if type == "DELETED":
+            store.forget(obj)
+        else:
+            store.observe(obj)
+
+    kopf.on.event(resource.group or "", resource.version, resource.plural, registry=registry, id=resource.plural)(event)
+
+
+def _enqueue(queue: WorkQueue[Key], touches: Any) -> Any:
+    def listener(old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        keys = dict.fromkeys(key for obj in (old, new) if obj is not None for key in touches(obj))
+        for key in keys:
+            queue.add(key)
+
+    return listener
