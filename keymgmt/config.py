@@ -59,7 +59,7 @@ class Hsm(Section):
     """
 
     library: Path | None = None
-    token_label: Annotated[str, Field(min_length=1, max_length=32)] = "kekkai"
+    token_label: Annotated[str, Field(min_length=1, max_length=32)] = "kekkai"  # noqa: S105
     pin_file: Path | None = None
     embedded: bool = True
     request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 20.0
@@ -191,9 +191,7 @@ def parse(document: Any, *, base: Path, where: str = "configuration") -> KeyServ
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(
-            first["msg"], where=f"{where}: {field}", fix="see docs/keys.md, Configuration"
-        ) from None
+        raise InvalidInput(first["msg"], where=f"{where}: {field}", fix="see docs/keys.md, Configuration") from None
     absolute = _absolute(config, base)
     assert isinstance(absolute, KeyServiceConfig)
     return absolute
