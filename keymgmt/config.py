@@ -55,13 +55,15 @@ class Hsm(Section):
     """A PKCS#11 token. Without `library`, SoftHSM2 with a token of its own under the data folder.
 
     `pin_file` holds the user PIN, one line. With `embedded` the token and its PIN are made
-    on the first start; without it the token must exist.
+    on the first start; without it the token must exist. `avoid_mechanisms` names PKCS#11
+    mechanisms to treat as absent (a module that lists what it does not do well).
     """
 
     library: Path | None = None
     token_label: Annotated[str, Field(min_length=1, max_length=32)] = "kekkai"  # noqa: S105
     pin_file: Path | None = None
     embedded: bool = True
+    avoid_mechanisms: tuple[str, ...] = ()
     request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 20.0
     worker_lifetime_seconds: Annotated[float, Field(gt=1)] = 900.0
 
