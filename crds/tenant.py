@@ -112,7 +112,7 @@ class Isolation(Model):
 
     model_config = checked(
         rule(
-            "self.level != 'dedicated' || (has(self.pools) && size(self.pools) > 0)",
+            "!has(self.level) || self.level != 'dedicated' || (has(self.pools) && size(self.pools) > 0)",
             "spec.isolation.pools must name at least one AcceleratorPool when spec.isolation.level is dedicated",
         ),
     )

@@ -1,0 +1,193 @@
+"""The supervisor process: `python -m local.controlplane.supervision.daemon --socket S --logs DIR`.
+
+Protocol: one JSON object a line in, one out. Commands: spawn, stop, kill, list, shutdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: dlopen after fork is not safe
+_GRACE_SECONDS = 4.0
+_STEADY_SECONDS = 10.0  # a process that lived this long restarts at once
+_MAX_LINE = 1 << 20
+
+
+def die_with_parent() -> None:
+    """In the child, before exec: be killed when the parent dies, also if it has died already."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        os._exit(1)
+
+
+@dataclass
+class Child:
+    """One supervised process and what to do when it ends."""
+
+    name: str
+    argv: list[str]
+    env: dict[str, str]
+    restart: bool
+    process: asyncio.subprocess.Process | None = None
+    restarts: int = 0
+    wanted: bool = True
+    exit_code: int | None = None
+    task: asyncio.Task[None] | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def state(self) -> dict[str, Any]:
+        running = self.process is not None and self.process.returncode is None
+        return {
+            "name": self.name,
+            "pid": self.process.pid if running and self.process else None,
+            "running": running,
+            "restarts": self.restarts,
+            "exitCode": self.exit_code,
+            "seconds": round(time.monotonic() - self.started, 1) if running else 0,
+        }
+
+
+class Daemon:
+    """All children of one supervisor."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        self.children: dict[str, Child] = {}
+        self.stopping = asyncio.Event()
+
+    async def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Carry out one command."""
+        match request:
+            case {"do": "spawn", "name": str(name), "argv": list(argv)}:
+                old = self.children.get(name)
+                if old is not None and old.task is not None and not old.task.done():
+                    return {"error": f"a process named {name} is running already"}
+                child = Child(name, argv, request.get("env") or {}, request.get("restart") == "always")
+                try:
+                    await self._start(child)
+                except OSError as error:
+                    return {"error": f"{argv[0]} cannot be started: {error.strerror}"}
+                self.children[name] = child
+                child.task = asyncio.create_task(self._keep(child))
+                return child.state()
+            case {"do": "stop", "name": str(name)} if name in self.children:
+                await self._stop(self.children[name])
+                return self.children.pop(name).state()
+            case {"do": "kill", "name": str(name), "signal": int(number)} if name in self.children:
+                process = self.children[name].process
+                if process is None or process.returncode is not None:
+                    return {"error": f"{name} is not running"}
+                process.send_signal(number)
+                return self.children[name].state()
+            case {"do": "list"}:
+                return {"processes": [child.state() for child in self.children.values()]}
+            case {"do": "shutdown"}:
+                self.stopping.set()
+                return {"ok": True}
+        return {"error": f"not a command, or no such process: {json.dumps(request)[:200]}"}
+
+    async def _start(self, child: Child) -> None:
+        with (self.logs / f"{child.name}.log").open("ab") as log:
+            child.process = await asyncio.create_subprocess_exec(
+                *child.argv,
+                env=os.environ | child.env,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        child.started = time.monotonic()
+
+    async def _keep(self, child: Child) -> None:
+        delay = 0.1
+        while True:
+            assert child.process is not None
+            child.exit_code = await child.process.wait()
+            if not (child.wanted and child.restart) or self.stopping.is_set():
+                return
+            delay = 0.1 if time.monotonic() - child.started > _STEADY_SECONDS else min(delay * 2, 5.0)
+            await asyncio.sleep(delay)
+            if not child.wanted or self.stopping.is_set():
+                return
+            child.restarts += 1
+            with contextlib.suppress(OSError):
+                await self._start(child)
+
+    async def _stop(self, child: Child) -> None:
+        child.wanted = False
+        process = child.process
+        if process is not None and process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if child.task is not None:
+            await child.task
+
+    async def stop_all(self) -> None:
+        """Stop what was started last first, etcd at the very end, the others together."""
+        order = list(self.children.values())
+        await asyncio.gather(*(self._stop(child) for child in order[1:]))
+        for child in order[:1]:
+            await self._stop(child)
+
+
+async def serve(socket: Path, logs: Path, lifeline: bool) -> None:
+    """Run until shutdown is asked for, a signal comes, or the lifeline closes."""
+    daemon = Daemon(logs)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, daemon.stopping.set)
+
+    async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                reply = await daemon.handle(json.loads(line))
+                writer.write(json.dumps(reply).encode() + b"\n")
+                await writer.drain()
+        except (ValueError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(session, path=str(socket), limit=_MAX_LINE)
+    os.chmod(socket, 0o600)
+    if lifeline:
+        reader = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        watch = asyncio.create_task(reader.read())
+        watch.add_done_callback(lambda _: daemon.stopping.set())
+    await daemon.stopping.wait()
+    server.close()
+    await daemon.stop_all()
+
+
+def main() -> None:
+    """Entry point of the supervisor process."""
+    parser = argparse.ArgumentParser(description="Supervises the processes of a local control plane.")
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--logs", type=Path, required=True)
+    parser.add_argument("--lifeline", action="store_true", help="end when standard input closes")
+    given = parser.parse_args()
+    given.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    asyncio.run(serve(given.socket, given.logs, given.lifeline))
+    given.socket.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
