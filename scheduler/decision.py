@@ -1,0 +1,88 @@
+"""What a plan says, and what must last from one plan to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scheduler.explain.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Placed:
+    """`count` pods of a pod set on a node."""
+
+    pod_set: str
+    node: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A workload may start, with all of its pods placed."""
+
+    workload: str
+    accelerator: str  # the class whose quota it uses; empty when it uses none
+    pool: str
+    placements: tuple[Placed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """A workload must stop and wait again."""
+
+    workload: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRequest:
+    """A machine to make. The name is deterministic: the same need asks for the same machine."""
+
+    pool: str
+    name: str
+    block: str
+    rack: str
+    nvlink_domain: str
+    reason: str
+    workload: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRemoval:
+    """A machine that is not needed any more."""
+
+    machine: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a workload is not admitted: the reasons in the order in which they were found."""
+
+    workload: str
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One cycle's decisions, in a deterministic order."""
+
+    admissions: tuple[Admission, ...] = ()
+    evictions: tuple[Eviction, ...] = ()
+    machine_requests: tuple[MachineRequest, ...] = ()
+    machine_removals: tuple[MachineRemoval, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    idle: tuple[str, ...] = ()  # ready nodes without a use
+    next_wake: float | None = None  # when time alone may change the plan, seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What must last between cycles.
+
+    `idle_since`: ready machine → when it was first seen idle (seconds since the epoch).
+    After a restart it starts empty, which only delays a scale-down.
+    """
+
+    idle_since: Mapping[str, float] = field(default_factory=dict)
