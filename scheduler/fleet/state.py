@@ -75,7 +75,6 @@ class PoolState:
     maximum: int
     headroom: int = 0
     scale_down_delay: float = 600.0
-    max_concurrent_launches: int = 100
     price_micro: int = 0  # per node and hour, millionths of the currency unit
     confidential: str = "none"
     labels: Mapping[str, str] = field(default_factory=dict)  # of its nodes, topology excepted
