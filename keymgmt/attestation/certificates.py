@@ -118,10 +118,13 @@ def read_certificate(der: bytes) -> Authority | SigningCertificate:
         pss = certificate.signature_algorithm_oid == SignatureAlgorithmOID.RSASSA_PSS
         certificate.issuer.public_bytes()
         _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+        unsigned = der[4 + len(certificate.tbs_certificate_bytes) : -len(certificate.signature) - 5]
     except Exception:  # the parser is lazy and raises many kinds; each means the same here
         raise refuse("CertificateMalformed", "the certificate's fields do not parse") from None
     if version is not x509.Version.v3 or len(names) != 1:
         raise refuse("CertificateMalformed", "not an X.509 v3 certificate with one common name")
+    if unsigned not in certificate.tbs_certificate_bytes:  # RFC 5280, 4.1.1.2; nothing else guards it
+        raise refuse("CertificateMalformed", "the signature algorithm differs from the signed one")
     if not pss or not isinstance(digest, hashes.SHA384):
         raise refuse("CertificateMalformed", "not signed by RSA-PSS with SHA-384")
     name = str(names[0].value)

@@ -153,7 +153,8 @@ def _certificates(stated: object) -> tuple[bytes, ...]:
     found = []
     for entry in stated:
         fields = _object(entry, "cert_chain")
-        if fields.get("cert_type") not in _CERTIFICATES:
+        kind = fields.get("cert_type")
+        if not isinstance(kind, str) or kind not in _CERTIFICATES:
             continue  # Empty, CRL and vendor GUIDs say nothing about who signed
         data = fields.get("data")
         if isinstance(data, str):
