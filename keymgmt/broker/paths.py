@@ -33,9 +33,3 @@ JWKS = "/.well-known/jwks.json"
 HEALTH = "/healthz"
 READY = "/readyz"
 METRICS = "/metrics"
-
-# DSSE payload types (github.com/secure-systems-lab/dsse).
-POLICY_TYPE = "application/vnd.kekkai.release-policy.v1+json"
-CUSTODIAN_SET_TYPE = "application/vnd.kekkai.custodian-set.v1+json"
-IMPORT_ORDER_TYPE = "application/vnd.kekkai.import-order.v1+json"
-DESTROY_ORDER_TYPE = "application/vnd.kekkai.destroy-order.v1+json"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crds.errors import KekkaiError
+from keymgmt.json_logs import configure
 from keymgmt.wrapping.channel import Decoder, encode, error_to_map, read
 from keymgmt.wrapping.hardening import die_with_parent, harden
 
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--hsm", required=True)
     options = parser.parse_args(argv)
+    configure("info")
     die_with_parent(options.parent)
     # Ctrl-C reaches the whole process group; the service decides when its worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from crds.errors import InvalidInput, KekkaiError
 from keymgmt import strict_json
-from keymgmt.broker.paths import POLICY_TYPE
 from keymgmt.policy import rule as rules
 from keymgmt.policy.custodians import CustodianSet, parse_custodian_set, raw_digest, require_quorum
 from keymgmt.policy.documents import parse_policy
 from keymgmt.policy.dsse import Envelope, algorithm_of, pae
 from keymgmt.policy.errors import EnvelopeInvalid, PolicyInvalid, QuorumNotMet
+from keymgmt.policy.payload_types import POLICY_TYPE
 
 MEASUREMENT = "ab" * 48
 RULE = f'claims.snp.measurement == "{MEASUREMENT}" && claims.init_data == "cd" && !claims.snp.debug'

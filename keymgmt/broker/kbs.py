@@ -1,0 +1,224 @@
+"""The KBS protocol 0.4.0 for guests (confidential-containers/trustee): auth, attest, resource.
+
+Each refusal is in the log before the guest hears of it; each key leaves only after its entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from crds.errors import KekkaiError
+from keymgmt import strict_json
+from keymgmt.attestation import AttestationRefused
+from keymgmt.broker import kbs_errors as kbs
+from keymgmt.broker import paths
+from keymgmt.broker.appraisal import AttestRequest, rule_claims
+from keymgmt.broker.challenge import SESSION_ID, SUPPORTED_TEES
+from keymgmt.broker.service import KeyService
+from keymgmt.broker.tokens import TokenInvalid, tee_key_of
+from keymgmt.lifecycle import releases
+from keymgmt.lifecycle.journal import Change
+from keymgmt.policy.decision import Decision
+from keymgmt.wrapping.jwe import TeeKeyInvalid, b64url, parse_tee_key, thumbprint
+
+logger = logging.getLogger(__name__)
+_SEGMENT = re.compile(r"[A-Za-z0-9_\-]+[A-Za-z0-9_\-.]*", re.ASCII)
+_MAX_SEGMENTS = (63, 63, 253)
+_HASHES = "supported-hash-algorithms"
+
+
+def router(service: KeyService) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["kbs"])
+    guest = _Guest(service)
+    routes.add_api_route(paths.KBS_AUTH, guest.auth, methods=["POST"], summary="Ask for a challenge")
+    routes.add_api_route(paths.KBS_ATTEST, guest.attest, methods=["POST"], summary="Answer it with evidence")
+    routes.add_api_route(paths.KBS_RESOURCE, guest.resource, methods=["GET"], summary="Fetch a key")
+    for path in ("/kbs/v0/attestation-policy", "/kbs/v0/resource-policy"):
+        routes.add_api_route(path, refuse_policy, methods=["GET", "POST"], summary="Always refused")
+    return routes
+
+
+async def refuse_policy() -> Response:
+    """Trustee's policy endpoints: here a policy is CEL and signed by the tenant's custodians."""
+    return kbs.kbs_error(
+        kbs.SET_POLICY, f"only CEL policies signed by a custodian quorum are accepted: POST {paths.POLICIES}"
+    )
+
+
+class _Guest:
+    def __init__(self, service: KeyService) -> None:
+        self._service = service
+
+    async def auth(self, request: Request) -> Response:
+        try:
+            document = strict_json.parse_object(await request.body())
+        except KekkaiError as error:
+            return kbs.kbs_error(kbs.RCAR_AUTH_FAILED, f"malformed request: {error.problem.what}")
+        if document.get("version") != paths.KBS_VERSION:
+            return kbs.kbs_error(
+                kbs.RCAR_AUTH_FAILED, f"protocol version mismatch: this service speaks {paths.KBS_VERSION}"
+            )
+        tee = document.get("tee")
+        if tee not in SUPPORTED_TEES:
+            return kbs.kbs_error(kbs.RCAR_AUTH_FAILED, f"TEE not supported; supported: {', '.join(SUPPORTED_TEES)}")
+        try:
+            extra = _negotiate_hash(document.get("extra-params"))
+        except ValueError as error:
+            return kbs.kbs_error(kbs.RCAR_AUTH_FAILED, str(error))
+        challenge = self._service.challenger.issue(tee, self._service.seconds())
+        reply = JSONResponse({"nonce": challenge.nonce, "extra-params": extra})
+        reply.set_cookie(
+            paths.KBS_COOKIE,
+            challenge.session_id,
+            max_age=self._service.config.limits.session_seconds,
+            path="/kbs",
+            secure=True,
+            httponly=True,
+            samesite="strict",
+        )
+        return reply
+
+    async def attest(self, request: Request) -> Response:
+        service, body = self._service, await request.body()
+        session_id = request.cookies.get(paths.KBS_COOKIE, "")
+        if not SESSION_ID.fullmatch(session_id):
+            return await self._refuse(request, "SessionUnknown", "no session cookie", body)
+        session = releases.session_hash(session_id)
+        try:
+            parsed = AttestRequest.parse(body, service.config.limits.body_bytes)
+            tee, expires = service.challenger.check(session_id, parsed.nonce, service.seconds())
+        except KekkaiError as error:
+            # The challenge stays open: what came was no answer to it.
+            return await self._refuse(request, error.problem.reason, str(error), body)
+        try:
+            parse_tee_key(parsed.tee_key)
+            appraised = await asyncio.to_thread(service.appraiser.appraise, tee, parsed, service.now())
+        except (AttestationRefused, TeeKeyInvalid) as error:
+            return await self._refuse(request, error.problem.reason, str(error), body, (session, expires))
+        token = await self._token(parsed, appraised.submod, appraised.evidence, session)
+        if not await service.change(lambda change: releases.open_session(change, session, expires, token)):
+            return await self._refuse(request, "NonceReplayed", "the challenge was answered before", body)
+        service.metrics.attestations.labels(tee).inc()
+        return JSONResponse({"token": token})
+
+    async def _token(self, parsed: AttestRequest, submod: dict[str, Any], evidence: str, session: str) -> str:
+        service = self._service
+        signing_input = service.token_key.unsigned(
+            submod, evidence, parsed.tee_key, parsed.nonce, session, service.seconds()
+        )
+        signed = await service.hsm("sign-es256", message=signing_input)
+        return f"{signing_input.decode()}.{b64url(signed['signature'])}"
+
+    async def _refuse(
+        self,
+        request: Request,
+        reason: str,
+        detail: str,
+        body: bytes,
+        used: tuple[str, int] | None = None,
+    ) -> Response:
+        """Log a refused attestation; `used` is the session and expiry of a challenge that is now spent."""
+        service = self._service
+        evidence = hashlib.sha256(body).hexdigest()
+        source = request.client.host if request.client else ""
+
+        def record(change: Change) -> str:
+            told = reason
+            if used is not None and not releases.open_session(change, *used, None):
+                told = "NonceReplayed"
+            releases.deny_attestation(change, told, detail, evidence, source, service.limiter)
+            return told
+
+        told = await service.change(record)
+        service.metrics.denials.labels("attest", told).inc()
+        # The reason code helps an honest guest's owner and tells an attacker nothing new: it
+        # depends only on what the guest itself sent.
+        return kbs.kbs_error(kbs.RCAR_ATTEST_FAILED, f"attestation failed: {told}")
+
+    async def resource(self, request: Request, repository: str, kind: str, tag: str) -> Response:
+        service = self._service
+        for segment, limit in zip((repository, kind, tag), _MAX_SEGMENTS, strict=True):
+            if not _SEGMENT.fullmatch(segment) or len(segment) > limit:
+                return kbs.kbs_error(kbs.INVALID_REQUEST_PATH, "Request path is invalid", 404)
+        try:
+            claims = await self._claims(request)
+        except TokenInvalid as error:
+            service.metrics.denials.labels("token", error.problem.reason).inc()
+            return kbs.kbs_error(kbs.TOKEN_VERIFIER_ERROR)
+        if claims is None:
+            return kbs.kbs_error(kbs.TOKEN_NOT_FOUND)
+        wanted = _release_request(repository, kind, tag, claims)
+        if not service.worker.ready:
+            return kbs.kbs_error(kbs.PLUGIN_INTERNAL_ERROR, "the HSM is not ready", 503)
+        outcome = await service.change(lambda change: self._authorise(change, kind, wanted))
+        if outcome.record is None:
+            service.metrics.denials.labels("resource", outcome.decision.reason).inc()
+            return kbs.kbs_error(kbs.POLICY_DENY)
+        try:
+            released = await service.hsm(
+                "release",
+                sealed=outcome.record.sealed,
+                context=outcome.record.context.as_map(),
+                jwk=tee_key_of(claims),
+            )
+        except KekkaiError as error:
+            # The run is used up: whether the guest got the key is what must never be in doubt.
+            logger.error("an authorised release failed in the worker: %s", error.problem.reason)
+            service.metrics.denials.labels("unseal", error.problem.reason).inc()
+            return kbs.kbs_error(kbs.PLUGIN_INTERNAL_ERROR, "the key could not be unsealed", 503)
+        service.metrics.releases.inc()
+        return Response(released["jwe"], media_type="application/json")
+
+    def _authorise(self, change: Change, kind: str, wanted: releases.ReleaseRequest) -> releases.ReleaseOutcome:
+        if kind != paths.KEY_RESOURCE_TYPE:
+            decision = Decision(False, "ResourceTypeUnknown", (f"there is no resource type {kind}",))
+            index = releases.deny(change, wanted, decision, self._service.limiter, tenant="")
+            return releases.ReleaseOutcome(decision, None, index)
+        return releases.authorise(change, wanted, self._service.limiter)
+
+    async def _claims(self, request: Request) -> dict[str, Any] | None:
+        """Claims of the bearer token, or of the session's; None if there is neither. Raises TokenInvalid."""
+        service = self._service
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            session_id = request.cookies.get(paths.KBS_COOKIE, "")
+            if not SESSION_ID.fullmatch(session_id):
+                return None
+            session, now = releases.session_hash(session_id), service.seconds()
+            stored = await service.read(lambda connection: releases.session_token(connection, session, now))
+            if stored is None:
+                return None
+            token = stored
+        return service.token_key.verify(token.strip(), service.seconds())
+
+
+def _release_request(repository: str, kind: str, tag: str, claims: dict[str, Any]) -> releases.ReleaseRequest:
+    key = tee_key_of(claims)
+    return releases.ReleaseRequest(
+        namespace=repository,
+        name=tag if kind == paths.KEY_RESOURCE_TYPE else f"{kind}/{tag}"[:253],
+        claims=rule_claims(claims["submods"]["cpu0"]),
+        evidence=claims["kekkai.evidence"],
+        session=claims["jti"],
+        recipient=thumbprint(key),
+        wrapping=key["alg"],
+    )
+
+
+def _negotiate_hash(extra: object) -> Any:
+    """Trustee sends "" unless the client lists hash algorithms; then the chosen one is named."""
+    if not isinstance(extra, dict) or _HASHES not in extra:
+        return ""
+    offered = extra[_HASHES]
+    names = [str(item).lower().replace("-", "") for item in offered] if isinstance(offered, list) else []
+    if "sha384" not in names:
+        raise ValueError("no common hash algorithm: this service uses sha384")
+    return {"selected-hash-algorithm": "sha384"}

@@ -1,0 +1,202 @@
+"""The running key service: its parts wired together, started in order, checked before it answers.
+
+Start: lock the data folder, start the worker, open store and log, refuse on any sign of a
+roll-back, publish what a crash left, delete HSM keys that nothing refers to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TextIO, TypeVar
+
+import cbor2
+from sqlalchemy import Connection, Engine, insert, select
+
+from crds.errors import Conflict, KekkaiError
+from keymgmt.broker.appraisal import Appraiser
+from keymgmt.broker.challenge import Challenger
+from keymgmt.broker.metrics import Metrics
+from keymgmt.broker.tokens import TokenKey
+from keymgmt.config import KeyServiceConfig
+from keymgmt.lifecycle import keys as key_acts
+from keymgmt.lifecycle import releases
+from keymgmt.lifecycle.database import SqlLeaves, open_database
+from keymgmt.lifecycle.denials import DenialLimiter
+from keymgmt.lifecycle.journal import Change, Journal
+from keymgmt.lifecycle.schema import meta
+from keymgmt.transparency.log import TransparencyLog
+from keymgmt.transparency.note import VerifierKey
+from keymgmt.transparency.sequencer import Sequencer
+from keymgmt.wrapping.client import WorkerClient
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+HOUSEKEEPING_SECONDS = 5.0
+
+
+class AlreadyRunning(Conflict):
+    """Another key service uses the data folder: a log has one writer."""
+
+    reason = "AlreadyRunning"
+
+
+class KeyService:
+    """Everything that handlers need. Construct, `start`, `close`; the clock is injected for tests."""
+
+    def __init__(self, config: KeyServiceConfig, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self._clock = clock
+        self._lock: TextIO | None = None
+        self.worker = WorkerClient(config.hsm, config.data_dir)
+        self.limiter = DenialLimiter(config.limits.denials_per_second, config.limits.denials_burst, time.monotonic)
+
+    def start(self) -> None:
+        """Bring everything up. Raises KekkaiError; then nothing must be served."""
+        config = self.config
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = self._take_lock()
+        hello = self.worker.start()
+        self.token_key = TokenKey(hello["ear_public_key"], f"kekkai-keys/{config.log.origin}")
+        self.appraiser = Appraiser(config.attestation)
+        self.engine: Engine = open_database(config.database_url)
+        self.reader = self.engine.execution_options(readonly=True)
+        key = VerifierKey(config.log.origin, hello["log_public_key"])
+        (config.data_dir / "log.vkey").write_text(f"{key}\n")
+        log = TransparencyLog(config.data_dir / "log", key, self._sign_checkpoint, config.log.anchors)
+        self.sequencer = Sequencer(log, SqlLeaves(self.engine))
+        self.sequencer.recover()
+        with self.reader.connect() as connection:
+            releases.require_counts(connection)
+        if config.hsm.embedded:
+            self._delete_orphans()
+        self.challenger = Challenger(self._session_secret(), config.limits.session_seconds)
+        self.journal = Journal(self.engine, self.sequencer, self._clock)
+        self.journal.start()
+
+    def close(self) -> None:
+        """Finish what was begun, then end the worker."""
+        if hasattr(self, "journal"):
+            self.journal.close()
+        self.worker.close()
+        if hasattr(self, "engine"):
+            self.engine.dispose()
+        if self._lock is not None:
+            self._lock.close()
+
+    def now(self) -> datetime:
+        """The service's time, UTC."""
+        return self._clock()
+
+    def seconds(self) -> int:
+        """The service's time in Unix seconds."""
+        return int(self._clock().timestamp())
+
+    async def change(self, act: Callable[[Change], T]) -> T:
+        """Run a change through the journal: committed, logged and published when this returns."""
+        return await asyncio.wrap_future(self.journal.submit(act))
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query on a thread with its own read transaction."""
+
+        def run() -> T:
+            with self.reader.connect() as connection:
+                return query(connection)
+
+        return await asyncio.to_thread(run)
+
+    async def hsm(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Have the worker do something. Raises KekkaiError."""
+        return await asyncio.wrap_future(self.worker.submit(operation, arguments))
+
+    async def housekeeping(self) -> None:
+        """Every few seconds: forget old sessions, log counts of denials that had no entry."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            try:
+                await self.change(self._tidy)
+            except KekkaiError as error:
+                logger.warning("housekeeping failed: %s", error.problem.reason)
+
+    def _tidy(self, change: Change) -> None:
+        releases.forget_expired(change, int(change.now.timestamp()))
+        releases.log_suppressed(change, self.limiter)
+
+    def readiness(self) -> dict[str, str]:
+        """What keeps the service from releasing keys now; empty if nothing does."""
+        faults = {}
+        if not self.worker.ready:
+            faults["hsm"] = "the HSM worker is not ready"
+        if not self.journal.healthy:
+            faults["store"] = "the last change could not be committed and logged"
+        return faults
+
+    def status(self) -> dict[str, Any]:
+        """For administrators: mechanisms, fallbacks, hardening, log."""
+        hello, log = self.worker.hello, self.sequencer.log
+        return {
+            "ready": not self.readiness(),
+            "faults": self.readiness(),
+            "jurisdiction": self.config.jurisdiction,
+            "hsm": hello.get("capabilities", {}),
+            "worker": {"hardening": hello.get("hardening", {}), "restarts": self.worker.restarts},
+            "trustAnchors": self.appraiser.anchors,
+            "log": {
+                "origin": self.config.log.origin,
+                "size": log.size,
+                "vkey": str(log.key),
+                "anchors": len(self.config.log.anchors),
+            },
+            "tokenKey": self.token_key.jwk,
+        }
+
+    def _take_lock(self) -> TextIO:
+        lock = (self.config.data_dir / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise AlreadyRunning(
+                "another key service uses this data folder",
+                where=str(self.config.data_dir),
+                fix="stop it, or give this one a folder of its own",
+            ) from None
+        return lock
+
+    def _sign_checkpoint(self, text: bytes) -> bytes:
+        signature = self.worker.call("sign-ed25519", {"message": text})["signature"]
+        assert isinstance(signature, bytes)
+        return signature
+
+    def _session_secret(self) -> bytes:
+        """32 bytes for challenges, sealed by the token in the store: the same after a restart."""
+        name = "session-secret"
+        with self.reader.connect() as connection:
+            sealed = connection.execute(select(meta.c.value).where(meta.c.name == name)).scalar()
+        if sealed is None:
+            secret = os.urandom(32)
+            sealed = cbor2.dumps(self.worker.call("seal-secret", {"secret": secret})["sealed"])
+            with self.engine.begin() as connection:
+                connection.execute(insert(meta).values(name=name, value=sealed))
+            return secret
+        opened = self.worker.call("open-secret", {"sealed": cbor2.loads(bytes(sealed))})["secret"]
+        assert isinstance(opened, bytes)
+        return opened
+
+    def _delete_orphans(self) -> None:
+        """Destroy HSM keys that no stored version needs: a crash cut off their creation or destruction.
+
+        Only after log and store were found sound, and only in a token that is ours alone.
+        """
+        with self.reader.connect() as connection:
+            needed = key_acts.live_hsm_keys(connection)
+        for hsm_key_id in self.worker.call("wrapping-keys", {})["ids"]:
+            if hsm_key_id not in needed:
+                self.worker.call("destroy", {"hsm_key_id": hsm_key_id})
+                logger.info("deleted an HSM key that nothing refers to")

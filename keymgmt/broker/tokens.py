@@ -1,0 +1,115 @@
+"""Attestation tokens: EAR claims in an ES256 JWT, signed by the HSM, read back by this service only.
+
+The guest's public key is inside, where Trustee puts it, so that a stolen token yields only
+ciphertext to the attested key.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from crds.errors import KekkaiError, Unauthenticated
+from keymgmt import strict_json
+from keymgmt.attestation.ear import PROFILE
+from keymgmt.wrapping.jwe import b64url
+
+LIFETIME = 300  # seconds
+MAX_TOKEN = 32 * 1024
+ANNOTATED = "ear.veraison.annotated-evidence"
+VERIFIER = {"developer": "https://kekkai.dev", "build": "kekkai-keymgmt 0.1.0"}
+Sign = Callable[[bytes], bytes]
+
+
+class TokenInvalid(Unauthenticated):
+    """The token is not ours, changed, or expired."""
+
+    reason = "TokenInvalid"
+
+
+class TokenKey:
+    """The public half of the HSM's token key, and the two directions of its use."""
+
+    def __init__(self, point: bytes, issuer: str) -> None:
+        """`point`: uncompressed P-256 point, 65 bytes."""
+        self._public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+        self._issuer = issuer
+        coordinates = {"crv": "P-256", "kty": "EC", "x": b64url(point[1:33]), "y": b64url(point[33:])}
+        self.kid = b64url(hashlib.sha256(strict_json.canonical(coordinates)).digest())
+        self.jwk = {**coordinates, "alg": "ES256", "use": "sig", "kid": self.kid}
+        header = {"alg": "ES256", "kid": self.kid, "typ": "JWT"}
+        self._header = b64url(json.dumps(header, separators=(",", ":")).encode())
+
+    def unsigned(
+        self, submod: Mapping[str, Any], evidence: str, tee_key: Mapping[str, Any], nonce: str, session: str, now: int
+    ) -> bytes:
+        """The signing input of a token for `submod`. `session` is the hash of the session id."""
+        snp = submod.get("snp", {})
+        annotated = {
+            "init_data": snp.get("host_data", ""),
+            "report_data": snp.get("report_data", ""),
+            "runtime_data_claims": {"nonce": nonce, "tee-pubkey": dict(tee_key)},
+        }
+        claims = {
+            "eat_profile": PROFILE,
+            "iss": self._issuer,
+            "iat": now,
+            "nbf": now,
+            "exp": now + LIFETIME,
+            "jti": session,
+            "ear.verifier-id": VERIFIER,
+            "submods": {"cpu0": {**submod, ANNOTATED: annotated}},
+            "kekkai.evidence": evidence,
+        }
+        return f"{self._header}.{b64url(json.dumps(claims, separators=(',', ':')).encode())}".encode()
+
+    def verify(self, token: str, now: int) -> dict[str, Any]:
+        """The claims of a token that this service signed. Raises TokenInvalid."""
+        parts = token.split(".")
+        # The header is compared as text: there is no algorithm to choose.
+        if len(token) > MAX_TOKEN or len(parts) != 3 or parts[0] != self._header:
+            raise TokenInvalid("not a token of this service", where="token")
+        signature = _decode(parts[2])
+        if len(signature) != 64:
+            raise TokenInvalid("not a token of this service", where="token")
+        r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+        try:
+            self._public.verify(
+                encode_dss_signature(r, s), f"{parts[0]}.{parts[1]}".encode(), ec.ECDSA(hashes.SHA256())
+            )
+        except InvalidSignature:
+            raise TokenInvalid("the signature does not verify", where="token") from None
+        claims = _claims(_decode(parts[1]))
+        if not claims["nbf"] <= now < claims["exp"] or claims.get("iss") != self._issuer:
+            raise TokenInvalid("the token expired", where="token", fix="attest again", reason="TokenExpired")
+        return claims
+
+
+def tee_key_of(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """The guest's public key that a token is bound to."""
+    key = claims["submods"]["cpu0"][ANNOTATED]["runtime_data_claims"]["tee-pubkey"]
+    assert isinstance(key, dict)
+    return key
+
+
+def _claims(payload: bytes) -> dict[str, Any]:
+    try:
+        return strict_json.parse_object(payload, limit=MAX_TOKEN)
+    except KekkaiError:
+        raise TokenInvalid("not a token of this service", where="token") from None
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+    except (binascii.Error, ValueError, UnicodeEncodeError):
+        raise TokenInvalid("not base64url", where="token") from None

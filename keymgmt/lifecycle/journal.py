@@ -1,0 +1,161 @@
+"""Group commit: many changes in one transaction, their log leaves published, then everyone answered.
+
+A change is a function of a `Change`. It runs in a savepoint of the batch's transaction: if it
+raises, only it is undone. Its caller is answered after the commit AND after a signed
+checkpoint covers its leaves. A crash at any point leaves either nothing, or a committed
+leaf that the next start publishes.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from crds.errors import KekkaiError, Unavailable
+from keymgmt.lifecycle.schema import log_leaves, log_state
+from keymgmt.transparency.entries import encode_entry
+from keymgmt.transparency.sequencer import Sequencer
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+MAX_BATCH = 256
+MAX_QUEUE = 4096
+
+
+class StoreUnavailable(Unavailable):
+    """The store or the log cannot be written now: nothing is released meanwhile."""
+
+    reason = "StoreUnavailable"
+
+
+@dataclass(slots=True)
+class Change:
+    """What a change may use: the connection, the time, and the log."""
+
+    connection: Connection
+    now: datetime
+    next_index: int
+    leaves: list[dict[str, Any]] = field(default_factory=list)
+
+    def log(self, kind: str, fields: Mapping[str, Any], key: tuple[str, str] = ("", "")) -> int:
+        """Append a leaf; returns its index. `key` is (namespace, name) for later look-ups."""
+        index = self.next_index
+        data = encode_entry(kind, self.now, fields)
+        self.leaves.append({"idx": index, "kind": kind, "namespace": key[0], "name": key[1], "data": data})
+        self.next_index += 1
+        return index
+
+
+@dataclass(slots=True)
+class _Job(Generic[T]):
+    act: Callable[[Change], T]
+    future: Future[T]
+    result: T | None = None
+
+
+class Journal:
+    """One thread that commits. `clock` is injected for tests."""
+
+    def __init__(
+        self, engine: Engine, sequencer: Sequencer, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._engine, self._sequencer, self._clock = engine, sequencer, clock
+        self._queue: queue.Queue[_Job[Any] | None] = queue.Queue(MAX_QUEUE)
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._closed = False
+        self.healthy = True
+        self.batches = 0
+
+    def start(self) -> None:
+        """Begin committing."""
+        self._thread.start()
+
+    def submit(self, act: Callable[[Change], T]) -> Future[T]:
+        """Queue a change. The future raises what `act` raised, or StoreUnavailable."""
+        if self._closed:
+            raise StoreUnavailable("the service is stopping")
+        job: _Job[T] = _Job(act, Future())
+        try:
+            self._queue.put_nowait(job)
+        except queue.Full:
+            raise StoreUnavailable("too many changes are waiting", fix="retry later") from None
+        return job.future
+
+    def close(self) -> None:
+        """Commit what is queued, then stop."""
+        self._closed = True
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            batch: list[_Job[Any]] = []
+            item = self._queue.get()
+            while item is not None:
+                batch.append(item)
+                if len(batch) == MAX_BATCH:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            stopping = item is None
+            if batch:
+                self._commit(batch)
+
+    def _commit(self, batch: list[_Job[Any]]) -> None:
+        self.batches += 1
+        try:
+            done, logged = self._transact(batch)
+            # Also retries the leaves of an earlier batch whose publication failed.
+            if logged or not self.healthy:
+                self._sequencer.integrate()
+            self.healthy = True
+        except (SQLAlchemyError, OSError, KekkaiError) as error:
+            self.healthy = False
+            logger.error("the journal cannot commit: %s", type(error).__name__)
+            for job in batch:
+                if not job.future.done():
+                    job.future.set_exception(
+                        StoreUnavailable("the change could not be committed and logged", fix="retry later")
+                    )
+            return
+        for job in done:
+            job.future.set_result(job.result)
+
+    def _transact(self, batch: list[_Job[Any]]) -> tuple[list[_Job[Any]], bool]:
+        done = []
+        with self._engine.begin() as connection:
+            row = connection.execute(select(log_state.c.next_index).with_for_update()).one()
+            change = Change(connection, self._clock(), row.next_index)
+            for job in batch:
+                before, kept = change.next_index, len(change.leaves)
+                savepoint = connection.begin_nested()
+                try:
+                    job.result = job.act(change)
+                except SQLAlchemyError:
+                    savepoint.rollback()
+                    raise
+                except Exception as error:
+                    savepoint.rollback()
+                    change.next_index = before
+                    del change.leaves[kept:]
+                    job.future.set_exception(error)
+                else:
+                    savepoint.commit()
+                    done.append(job)
+            if change.leaves:
+                connection.execute(insert(log_leaves), change.leaves)
+                connection.execute(update(log_state).values(next_index=change.next_index))
+        return done, bool(change.leaves)

@@ -1,0 +1,397 @@
+"""Life-cycle acts on keys, each one change of the journal with its log entry.
+
+Acts that need the HSM run in two steps: the worker makes sealed bytes first, then the change
+files them; if the change is refused, the caller has the worker destroy the HSM key again.
+Destruction is the other way round: the entry first, then the HSM key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from crds.errors import Conflict, NotFound
+from keymgmt.lifecycle.custody import current_set, load_policy, require_succession
+from keymgmt.lifecycle.journal import Change
+from keymgmt.lifecycle.schema import key_versions, keys
+from keymgmt.lifecycle.states import KeyState, require_transition, way_to_destroyed
+from keymgmt.policy.custodians import raw_digest, require_quorum
+from keymgmt.policy.documents import DestroyOrder, ImportOrder, SignedPolicy
+from keymgmt.policy.dsse import Envelope
+from keymgmt.sealing.format import KeyContext
+from keymgmt.transparency import entries
+
+
+class KeyNotFound(NotFound):
+    """No key of that name."""
+
+    reason = "KeyNotFound"
+
+
+class KeyBelongsToAnotherTenant(Conflict):
+    """The name is another tenant's."""
+
+    reason = "KeyBelongsToAnotherTenant"
+
+
+class PolicyChangeNeedsQuorum(Conflict):
+    """A key's policy is replaced only by one that its custodians signed as the replacement."""
+
+    reason = "PolicyChangeNeedsQuorum"
+
+
+class KeyDestroyed(Conflict):
+    """The key was destroyed; its name is not used again."""
+
+    reason = "KeyDestroyed"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """What an operator asks for."""
+
+    namespace: str
+    name: str
+    tenant: str
+    uid: str
+    purpose: str
+    algorithm: str
+    origin: str
+    policy_digest: str
+    jurisdiction: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A key as stored. `sealed` and `hsm_key_id` are empty before import and after destruction."""
+
+    id: str
+    namespace: str
+    name: str
+    tenant: str
+    uid: str
+    purpose: str
+    algorithm: str
+    origin: str
+    jurisdiction: str
+    policy_digest: str
+    custodian_set: str
+    state: KeyState
+    version: int
+    releases: int
+    policy_releases: int
+    created_at: str
+    log_index: int
+    sealed: bytes = b""
+    hsm_key_id: bytes = b""
+
+    @property
+    def context(self) -> KeyContext:
+        """What the present version is sealed to."""
+        return self.context_with(self.policy_digest, self.custodian_set)
+
+    def context_with(self, policy_digest: str, custodian_set: str) -> KeyContext:
+        """The context under another policy."""
+        return KeyContext(
+            tenant=self.tenant,
+            key_id=self.id,
+            version=self.version,
+            policy_digest=raw_digest(policy_digest),
+            custodian_set=raw_digest(custodian_set),
+            jurisdiction=self.jurisdiction,
+            algorithm=self.algorithm,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The administrative view."""
+        return {
+            "keyId": self.id,
+            "namespace": self.namespace,
+            "name": self.name,
+            "tenant": self.tenant,
+            "uid": self.uid,
+            "purpose": self.purpose,
+            "algorithm": self.algorithm,
+            "origin": self.origin,
+            "jurisdiction": self.jurisdiction,
+            "version": self.version,
+            "state": str(self.state),
+            "policyDigest": self.policy_digest,
+            "custodianSet": self.custodian_set,
+            "releases": self.releases,
+            "releasesUnderPolicy": self.policy_releases,
+            "createdAt": self.created_at,
+            "logIndex": self.log_index,
+        }
+
+
+def find(connection: Connection, namespace: str, name: str) -> KeyRecord | None:
+    """A key by name, with its present sealed version."""
+    row = connection.execute(
+        select(keys, key_versions.c.sealed, key_versions.c.hsm_key_id)
+        .outerjoin(key_versions, (key_versions.c.key_id == keys.c.id) & (key_versions.c.version == keys.c.version))
+        .where(keys.c.namespace == namespace, keys.c.name == name)
+    ).first()
+    if row is None:
+        return None
+    fields = dict(row._mapping)
+    fields["state"] = KeyState(fields["state"])
+    fields["sealed"] = bytes(fields["sealed"] or b"")
+    fields["hsm_key_id"] = bytes(fields["hsm_key_id"] or b"")
+    return KeyRecord(**fields)
+
+
+def get(connection: Connection, namespace: str, name: str) -> KeyRecord:
+    """As `find`; raises KeyNotFound."""
+    record = find(connection, namespace, name)
+    if record is None:
+        raise KeyNotFound("no such key", where=f"{namespace}/{name}", fix="apply its ProtectedKey first")
+    return record
+
+
+def check_policy(connection: Connection, spec: KeySpec) -> tuple[SignedPolicy, str]:
+    """The policy that a key asks for, if it is meant for that key. Raises Conflict."""
+    signed, custodian_set = load_policy(connection, spec.policy_digest)
+    where = f"{spec.namespace}/{spec.name}"
+    if signed.policy.tenant != spec.tenant or where not in signed.policy.keys:
+        raise Conflict(
+            "the policy is not for this tenant and key",
+            where=where,
+            fix="have the tenant's custodians sign a policy that names it",
+            reason="PolicyDoesNotNameKey",
+        )
+    if signed.policy.jurisdiction != spec.jurisdiction:
+        raise Conflict(
+            f"the policy is for {signed.policy.jurisdiction}, the key for {spec.jurisdiction}",
+            where=where,
+            reason="JurisdictionMismatch",
+        )
+    return signed, custodian_set
+
+
+def create(
+    change: Change, spec: KeySpec, key_id: str, custodian_set: str, sealed: bytes, hsm_key_id: bytes
+) -> KeyRecord:
+    """File a new key; without sealed bytes it awaits its import. Raises Conflict if the name is taken."""
+    connection = change.connection
+    if find(connection, spec.namespace, spec.name) is not None:
+        raise Conflict("the key was made meanwhile", where=f"{spec.namespace}/{spec.name}", fix="retry")
+    state = KeyState.ACTIVE if sealed else KeyState.PRE_ACTIVATION
+    index = change.log(
+        entries.KEY_CREATED,
+        {
+            "key": f"{spec.namespace}/{spec.name}",
+            "keyId": key_id,
+            "tenant": spec.tenant,
+            "version": 1,
+            "state": str(state),
+            "origin": spec.origin,
+            "algorithm": spec.algorithm,
+            "policy": spec.policy_digest,
+            "custodianSet": custodian_set,
+            "jurisdiction": spec.jurisdiction,
+        },
+        (spec.namespace, spec.name),
+    )
+    connection.execute(
+        insert(keys).values(
+            id=key_id,
+            namespace=spec.namespace,
+            name=spec.name,
+            tenant=spec.tenant,
+            uid=spec.uid,
+            purpose=spec.purpose,
+            algorithm=spec.algorithm,
+            origin=spec.origin,
+            jurisdiction=spec.jurisdiction,
+            policy_digest=spec.policy_digest,
+            custodian_set=custodian_set,
+            state=str(state),
+            version=1,
+            releases=0,
+            policy_releases=0,
+            created_at=entries.timestamp(change.now),
+            log_index=index,
+        )
+    )
+    if sealed:
+        connection.execute(insert(key_versions).values(key_id=key_id, version=1, hsm_key_id=hsm_key_id, sealed=sealed))
+    return get(connection, spec.namespace, spec.name)
+
+
+def require_same_key(record: KeyRecord, spec: KeySpec) -> None:
+    """Check that a request for an existing key does not ask for another one. Raises Conflict."""
+    where = f"{spec.namespace}/{spec.name}"
+    if record.tenant != spec.tenant:
+        raise KeyBelongsToAnotherTenant("the key belongs to another tenant", where=where, fix="use another name")
+    if record.state is KeyState.DESTROYED:
+        raise KeyDestroyed("the key was destroyed", where=where, fix="use another name")
+    for name in ("algorithm", "origin", "jurisdiction"):
+        if getattr(record, name) != getattr(spec, name):
+            raise Conflict(
+                f"{name} of a key cannot change", where=f"{where}.{name}", fix=f"keep {getattr(record, name)}"
+            )
+
+
+def require_replacement(connection: Connection, record: KeyRecord, spec: KeySpec) -> str:
+    """Check that the policy asked for replaces the one in force. Returns its custodian set.
+
+    Raises PolicyChangeNeedsQuorum: this is what stops a cluster administrator who edits the
+    digest in a ProtectedKey.
+    """
+    where = f"{spec.namespace}/{spec.name}.policyDigest"
+    try:
+        signed, custodian_set = check_policy(connection, spec)
+    except Conflict as error:
+        raise PolicyChangeNeedsQuorum(
+            f"the policy in force stays: {error.problem.what}",
+            where=where,
+            fix=f"submit a policy that replaces {record.policy_digest}, signed by the tenant's custodians",
+        ) from None
+    if signed.policy.replaces != record.policy_digest:
+        raise PolicyChangeNeedsQuorum(
+            "the policy in force stays: the other one was not signed as its replacement",
+            where=where,
+            fix=f"have the custodians sign a policy with replaces: {record.policy_digest}",
+        )
+    require_succession(connection, record.custodian_set, custodian_set)
+    return custodian_set
+
+
+def change_policy(change: Change, spec: KeySpec, seen: KeyRecord, sealed: bytes, hsm_key_id: bytes) -> KeyRecord:
+    """Put a replacement policy in force with the newly sealed key. Raises Conflict if the key changed."""
+    record = _unchanged(change.connection, seen)
+    custodian_set = require_replacement(change.connection, record, spec)
+    index = change.log(
+        entries.KEY_POLICY,
+        {
+            "key": f"{record.namespace}/{record.name}",
+            "keyId": record.id,
+            "tenant": record.tenant,
+            "policy": spec.policy_digest,
+            "replaces": record.policy_digest,
+            "custodianSet": custodian_set,
+        },
+        (record.namespace, record.name),
+    )
+    change.connection.execute(
+        update(keys)
+        .where(keys.c.id == record.id)
+        .values(policy_digest=spec.policy_digest, custodian_set=custodian_set, policy_releases=0, log_index=index)
+    )
+    if sealed:
+        _file_version(change.connection, record, sealed, hsm_key_id)
+    return get(change.connection, record.namespace, record.name)
+
+
+def complete_import(change: Change, seen: KeyRecord, signers: list[str], sealed: bytes, hsm_key_id: bytes) -> KeyRecord:
+    """File an imported key and activate it."""
+    record = _unchanged(change.connection, seen)
+    require_transition(record.state, KeyState.ACTIVE, f"{record.namespace}/{record.name}")
+    _file_version(change.connection, record, sealed, hsm_key_id)
+    index = change.log(
+        entries.KEY_IMPORTED, {**_identity(record), "state": "Active", "signers": signers}, _names(record)
+    )
+    _set_state(change.connection, record, KeyState.ACTIVE, index)
+    return get(change.connection, record.namespace, record.name)
+
+
+def set_state(change: Change, namespace: str, name: str, wanted: KeyState, cause: str) -> KeyRecord:
+    """Move a key to a state; being there already is no change. Raises KeyNotFound, IllegalTransition."""
+    record = get(change.connection, namespace, name)
+    if record.state is wanted:
+        return record
+    require_transition(record.state, wanted, f"{namespace}/{name}")
+    index = change.log(entries.KEY_STATE, {**_identity(record), "state": str(wanted), "cause": cause}, _names(record))
+    _set_state(change.connection, record, wanted, index)
+    return get(change.connection, namespace, name)
+
+
+def set_uid(change: Change, record: KeyRecord, uid: str) -> None:
+    """Remember the cluster object that stands for the key now."""
+    change.connection.execute(update(keys).where(keys.c.id == record.id).values(uid=uid))
+
+
+def check_import(connection: Connection, record: KeyRecord, order: ImportOrder, envelope: Envelope) -> list[str]:
+    """Check an import order against the key and the tenant's quorum. Returns the signers."""
+    where = f"{record.namespace}/{record.name}"
+    if order.tenant != record.tenant or order.key != where:
+        raise Conflict("the import order is for another key", where=where, reason="OrderDoesNotMatch")
+    if order.policy_digest != record.policy_digest:
+        raise Conflict(
+            "the import order names another policy than the one in force",
+            where=f"{where}.policyDigest",
+            fix=f"sign an order for {record.policy_digest}",
+            reason="OrderDoesNotMatch",
+        )
+    return require_quorum(envelope, current_set(connection, record.tenant))
+
+
+def destroy(change: Change, order: DestroyOrder, envelope: Envelope) -> tuple[KeyRecord, bytes]:
+    """Destroy a key by its custodians' order. Returns the record and the HSM key to delete now.
+
+    The stored bytes go in the same change; what remains in old copies of the database is
+    worthless once the HSM key is deleted.
+    """
+    namespace, _, name = order.key.partition("/")
+    record = get(change.connection, namespace, name)
+    if order.tenant != record.tenant or order.key_id != record.id:
+        raise Conflict(
+            "the destroy order is for another key", where=order.key, fix="check keyId", reason="OrderDoesNotMatch"
+        )
+    signers = require_quorum(envelope, current_set(change.connection, record.tenant))
+    way = way_to_destroyed(record.state)
+    index = record.log_index
+    for state in way:
+        kind = entries.KEY_DESTROYED if state is KeyState.DESTROYED else entries.KEY_STATE
+        fields: dict[str, Any] = {**_identity(record), "state": str(state), "signers": signers}
+        if kind == entries.KEY_DESTROYED:
+            fields["hsmKey"] = record.hsm_key_id.hex()
+            fields["reason"] = order.reason
+        index = change.log(kind, fields, _names(record))
+    if way:
+        _set_state(change.connection, record, KeyState.DESTROYED, index)
+        change.connection.execute(delete(key_versions).where(key_versions.c.key_id == record.id))
+    return get(change.connection, namespace, name), record.hsm_key_id
+
+
+def live_hsm_keys(connection: Connection) -> set[bytes]:
+    """Ids of the HSM keys that some stored version needs."""
+    return {bytes(row[0]) for row in connection.execute(select(key_versions.c.hsm_key_id))}
+
+
+def _unchanged(connection: Connection, seen: KeyRecord) -> KeyRecord:
+    record = get(connection, seen.namespace, seen.name)
+    before = (seen.id, seen.state, seen.policy_digest, seen.hsm_key_id)
+    if (record.id, record.state, record.policy_digest, record.hsm_key_id) != before:
+        raise Conflict("the key changed meanwhile", where=f"{seen.namespace}/{seen.name}", fix="retry")
+    return record
+
+
+def _file_version(connection: Connection, record: KeyRecord, sealed: bytes, hsm_key_id: bytes) -> None:
+    connection.execute(
+        delete(key_versions).where(key_versions.c.key_id == record.id, key_versions.c.version == record.version)
+    )
+    connection.execute(
+        insert(key_versions).values(key_id=record.id, version=record.version, hsm_key_id=hsm_key_id, sealed=sealed)
+    )
+
+
+def _set_state(connection: Connection, record: KeyRecord, state: KeyState, index: int) -> None:
+    connection.execute(update(keys).where(keys.c.id == record.id).values(state=str(state), log_index=index))
+
+
+def _identity(record: KeyRecord) -> dict[str, Any]:
+    return {
+        "key": f"{record.namespace}/{record.name}",
+        "keyId": record.id,
+        "tenant": record.tenant,
+        "version": record.version,
+        "policy": record.policy_digest,
+    }
+
+
+def _names(record: KeyRecord) -> tuple[str, str]:
+    return record.namespace, record.name
