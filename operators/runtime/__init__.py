@@ -6,21 +6,27 @@ a kind's meaning.
 """
 
 from operators.runtime.cluster import ApiFault, Cluster
-from operators.runtime.controller import Controller, Key
+from operators.runtime.controller import Attachable, Controller, Key
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.runtime.run import Runtime
-from operators.runtime.store import Store, Stores
+from operators.runtime.status import add_finalizer, drop_finalizer, write_status
+from operators.runtime.store import Index, Store, Stores
 from operators.runtime.workqueue import WorkQueue
 
 __all__ = [
     "RESOURCES",
     "ApiFault",
+    "Attachable",
     "Cluster",
     "Controller",
+    "Index",
     "Key",
     "ResourceType",
     "Runtime",
     "Store",
     "Stores",
     "WorkQueue",
+    "add_finalizer",
+    "drop_finalizer",
+    "write_status",
 ]

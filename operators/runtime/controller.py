@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from operators.runtime.workqueue import WorkQueue
 
 Key = tuple[str, str]  # namespace ("" when cluster-scoped), name
 Touches = Callable[[Mapping[str, Any]], Iterable[Key]]
@@ -19,4 +21,13 @@ class Controller(Protocol):
 
     async def reconcile(self, key: Key) -> float | None:
         """Read, decide, apply, write status. Returns seconds until the next visit, or None."""
+        ...
+
+
+@runtime_checkable
+class Attachable(Protocol):
+    """A controller that also puts keys into its own queue, at another's word or by its own clock."""
+
+    def attach(self, queue: WorkQueue[Key]) -> None:
+        """Given once, before anything runs."""
         ...

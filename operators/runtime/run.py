@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -12,11 +13,12 @@ from typing import Any
 import kopf
 
 from operators.runtime.cluster import ApiFault, Cluster
-from operators.runtime.controller import Controller, Key
+from operators.runtime.controller import Attachable, Controller, Key
 from operators.runtime.store import Store, Stores
 from operators.runtime.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
+_EARLY_RESYNCS = (3.0, 12.0)  # seconds
 
 
 class Runtime:
@@ -39,6 +41,8 @@ class Runtime:
         for controller in controllers:
             queue = WorkQueue[Key](controller.name, controller.reconcile, controller.workers)
             self.queues[controller.name] = queue
+            if isinstance(controller, Attachable):
+                controller.attach(queue)
             for kind, touches in controller.watches.items():
                 stores.watch(kind).listen(_enqueue(queue, touches))
 
@@ -87,12 +91,13 @@ class Runtime:
         store.replace(await self.cluster.list(store.resource), newest)
 
     async def _resync_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self.resync_seconds)
+        # What is deleted between the first list and the first watch is told by nobody: look again soon.
+        for delay in itertools.chain(_EARLY_RESYNCS, itertools.repeat(self.resync_seconds)):
+            await asyncio.sleep(delay)
             try:
                 await self.resync()
             except ApiFault as fault:
-                log.warning("resync failed, the next one comes in %.0f s: %s", self.resync_seconds, fault)
+                log.warning("resync failed, another one follows: %s", fault)
 
     async def _kopf(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()

@@ -13,8 +13,11 @@ from operators.runtime.store import Stores
 async def write_status(
     cluster: Cluster, stores: Stores, obj: Mapping[str, Any], status: Mapping[str, Any], manager: str
 ) -> bool:
-    """Apply `status` as the whole of what `manager` says about `obj`. False when it is so already."""
-    if (obj.get("status") or {}) == dict(status):
+    """Apply `status` as the whole of what `manager` says about `obj`. False when it is so already.
+
+    Several managers may share a status if each keeps to its own top-level fields.
+    """
+    if not differs(obj, status, manager):
         return False
     meta = obj["metadata"]
     # The uid makes the apply fail rather than create or touch a later object of the same name.
@@ -27,6 +30,24 @@ async def write_status(
     }
     stores.observe(await cluster.apply(body, manager, subresource="status"))
     return True
+
+
+def differs(obj: Mapping[str, Any], status: Mapping[str, Any], manager: str) -> bool:
+    """Whether the object's status says something else, in the fields that are this manager's or are to be."""
+    present = obj.get("status") or {}
+    if any(present.get(field) != value for field, value in status.items()):
+        return True
+    return any(field in present and field not in status for field in _stated(obj, manager))
+
+
+def _stated(obj: Mapping[str, Any], manager: str) -> set[str]:
+    """The top-level status fields that this manager applied before (metadata.managedFields)."""
+    fields: set[str] = set()
+    for entry in obj["metadata"].get("managedFields") or ():
+        if entry.get("manager") == manager and entry.get("subresource") == "status":
+            stated = (entry.get("fieldsV1") or {}).get("f:status") or {}
+            fields |= {name[2:] for name in stated if name.startswith("f:")}
+    return fields
 
 
 async def add_finalizer(cluster: Cluster, stores: Stores, obj: Object, finalizer: str, manager: str) -> Object:

@@ -73,3 +73,23 @@ def test_ends_at_the_newest_version_in_any_order(events: list[tuple[str, int]]) 
         store.observe(node(name, version))
     newest = {name: max(v for n, v in events if n == name) for name, _ in events}
     assert {o["metadata"]["name"]: int(o["metadata"]["resourceVersion"]) for o in store} == newest
+
+
+def test_an_index_follows_changes_and_removals() -> None:
+    store = Store(RESOURCES["Pod"])
+    by_node = store.index("node", lambda pod: [pod["spec"]["nodeName"]])
+
+    def pod(node: str, version: int) -> dict:
+        return {
+            "metadata": {"name": "a", "namespace": "n", "uid": "1", "resourceVersion": str(version)},
+            "spec": {"nodeName": node},
+        }
+
+    store.observe(pod("x", 1))
+    store.observe(pod("y", 2))
+    assert by_node.get("x") == []
+    assert [p["metadata"]["name"] for p in by_node.get("y")] == ["a"]
+    assert by_node.values() == ["y"]
+    store.forget(pod("y", 3))
+    assert by_node.values() == []
+    assert store.in_namespace("n") == []
