@@ -26,7 +26,9 @@ def folder_of(name: str) -> Path:
     """The data folder of a name. Raises InvalidInput for a name that is no DNS label."""
     if not _NAME.match(name):
         raise InvalidInput(
-            f"{name!r} is not a usable name", where="--name", fix="use lower-case letters, digits and dashes, at most 32"
+            f"{name!r} is not a usable name",
+            where="--name",
+            fix="use lower-case letters, digits and dashes, at most 32",
         )
     return home() / name
 
