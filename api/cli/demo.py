@@ -8,9 +8,7 @@ import typer
 
 
 def demo(
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the control plane up and say how to look around.")
-    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it up and say how to look around.")] = False,
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the control plane.")] = "demo",
     plain: Annotated[bool, typer.Option("--plain", help="Plain lines, also on a terminal.")] = False,
 ) -> None:

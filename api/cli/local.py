@@ -111,5 +111,7 @@ def status(
         for process in row["processes"]:  # type: ignore[attr-defined]
             state = "[green]running[/green]" if process["running"] else "[red]ended[/red]"
             spent = f"{process['seconds']:.0f} s"
-            table.add_row(row["name"], process["name"], str(process["pid"] or ""), state, str(process["restarts"]), spent)
+            table.add_row(
+                row["name"], process["name"], str(process["pid"] or ""), state, str(process["restarts"]), spent
+            )
     Console().print(table)
