@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import ssl
 from pathlib import Path
 
 import uvicorn
 
-from crds.errors import InvalidInput, KekkaiError
+from crds.errors import InvalidInput
 from keymgmt.broker.app import create_app
 from keymgmt.broker.service import KeyService
 from keymgmt.config import KeyServiceConfig, Tls
+from keymgmt.wrapping.client import WorkerClient
 
-_GRACE_SECONDS = 10
+_GRACE_SECONDS = 3
 _BACKLOG = 1024
 
 
@@ -36,7 +38,8 @@ def tls_context(config: Tls) -> ssl.SSLContext:
 def listen(config: KeyServiceConfig) -> socket.socket:
     """A bound socket. Raises InvalidInput."""
     family = socket.AF_INET6 if ":" in config.listen.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio turns Nagle's algorithm off on accepted connections.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((config.listen.host, config.listen.port))
@@ -64,13 +67,16 @@ class _Server(uvicorn.Server):
             temporary.replace(self._ready_file)
 
 
-def run(config: KeyServiceConfig) -> None:
+def run(config: KeyServiceConfig, worker: WorkerClient) -> None:
     """Start the service and serve until SIGTERM or SIGINT. Raises KekkaiError if it cannot start."""
     context = tls_context(config.tls)
     listener = listen(config)
     if config.ready_file is not None:
         config.ready_file.unlink(missing_ok=True)
-    service = KeyService(config)
+    service = KeyService(config, worker)
+    # uvicorn raises the signal that ended it once more afterwards; we end by returning.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     try:
         service.start()
         host, port = listener.getsockname()[:2]
@@ -87,8 +93,6 @@ def run(config: KeyServiceConfig) -> None:
             h11_max_incomplete_event_size=48 * 1024,
         )
         asyncio.run(_Server(settings, config.ready_file, url).serve(sockets=[listener]))
-    except KekkaiError:
-        raise
     finally:
         service.close()
         listener.close()

@@ -1,24 +1,23 @@
 """The running key service: its parts wired together, started in order, checked before it answers.
 
-Start: lock the data folder, start the worker, open store and log, refuse on any sign of a
+Start: the worker, then store and log; refuse on any sign of a
 roll-back, publish what a crash left, delete HSM keys that nothing refers to.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import cbor2
 from sqlalchemy import Connection, Engine, insert, select
 
-from crds.errors import Conflict, KekkaiError
+from crds.errors import KekkaiError
 from keymgmt.broker.appraisal import Appraiser
 from keymgmt.broker.challenge import Challenger
 from keymgmt.broker.metrics import Metrics
@@ -40,29 +39,25 @@ T = TypeVar("T")
 HOUSEKEEPING_SECONDS = 5.0
 
 
-class AlreadyRunning(Conflict):
-    """Another key service uses the data folder: a log has one writer."""
-
-    reason = "AlreadyRunning"
-
-
 class KeyService:
     """Everything that handlers need. Construct, `start`, `close`; the clock is injected for tests."""
 
-    def __init__(self, config: KeyServiceConfig, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        config: KeyServiceConfig,
+        worker: WorkerClient,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self.config = config
         self.metrics = Metrics()
         self._clock = clock
-        self._lock: TextIO | None = None
-        self.worker = WorkerClient(config.hsm, config.data_dir)
+        self.worker = worker
         self.limiter = DenialLimiter(config.limits.denials_per_second, config.limits.denials_burst, time.monotonic)
 
     def start(self) -> None:
         """Bring everything up. Raises KekkaiError; then nothing must be served."""
         config = self.config
-        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = self._take_lock()
-        hello = self.worker.start()
+        hello = self.worker.wait_started()
         self.token_key = TokenKey(hello["ear_public_key"], f"kekkai-keys/{config.log.origin}")
         self.appraiser = Appraiser(config.attestation)
         self.engine: Engine = open_database(config.database_url)
@@ -81,14 +76,11 @@ class KeyService:
         self.journal.start()
 
     def close(self) -> None:
-        """Finish what was begun, then end the worker."""
+        """Finish what was begun. The worker must still run: it signs the last checkpoint."""
         if hasattr(self, "journal"):
             self.journal.close()
-        self.worker.close()
         if hasattr(self, "engine"):
             self.engine.dispose()
-        if self._lock is not None:
-            self._lock.close()
 
     def now(self) -> datetime:
         """The service's time, UTC."""
@@ -155,19 +147,6 @@ class KeyService:
             },
             "tokenKey": self.token_key.jwk,
         }
-
-    def _take_lock(self) -> TextIO:
-        lock = (self.config.data_dir / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise AlreadyRunning(
-                "another key service uses this data folder",
-                where=str(self.config.data_dir),
-                fix="stop it, or give this one a folder of its own",
-            ) from None
-        return lock
 
     def _sign_checkpoint(self, text: bytes) -> bytes:
         signature = self.worker.call("sign-ed25519", {"message": text})["signature"]

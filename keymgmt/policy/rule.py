@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cel
-
+from keymgmt.policy.cel_engine import load_compiler
 from keymgmt.policy.errors import PolicyInvalid
 
+_parse = load_compiler()
 MAX_RULE = 4096  # characters
 MAX_MACROS = 1  # comprehensions: two nested ones would already be quadratic
 MAX_NESTING = 32
@@ -108,7 +108,7 @@ def conjuncts(rule: str) -> list[str]:
 
 def _compile(rule: str) -> Any:
     try:
-        return cel.compile(rule)
+        return _parse(rule)
     except Exception as error:
         raise PolicyInvalid(f"not a CEL expression: {str(error)[:200]}", where="rule") from None
 

@@ -59,7 +59,7 @@ class _Process:
 
 
 class WorkerClient:
-    """Use `start` once, then `submit` or `call` from any thread, then `close`."""
+    """Use `start_soon` once, then `wait_started`, then `submit` or `call` from any thread, then `close`."""
 
     def __init__(self, hsm: Hsm, data_dir: Path) -> None:
         self._hsm, self._data_dir = hsm, data_dir
@@ -81,9 +81,12 @@ class WorkerClient:
         self.restarts = 0
         self._thread = threading.Thread(target=self._run, name="hsm-worker-client", daemon=True)
 
-    def start(self) -> dict[str, Any]:
-        """Start the worker. Returns its hello; raises the error that kept it from starting."""
+    def start_soon(self) -> None:
+        """Begin starting the worker."""
         self._thread.start()
+
+    def wait_started(self) -> dict[str, Any]:
+        """The worker's hello. Raises the error that kept it from starting."""
         return self._first.result(timeout=_START_SECONDS)
 
     @property
