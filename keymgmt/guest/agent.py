@@ -19,6 +19,7 @@ from keymgmt.guest.kbs_client import KbsClient, SessionEnded, report_data
 from keymgmt.guest.sealed_input import unseal
 from keymgmt.guest.tee_key import KeyKind, TeeKey, wipe
 from keymgmt.guest.tsm import TsmDevice
+from keymgmt.wrapping.hardening import die_with_parent
 
 MAX_COMMAND_OUTPUT: Final = 64 * 1024
 MAX_HANDSHAKES: Final = 3
@@ -114,8 +115,14 @@ def feed(chunks: Iterator[bytes], command: Sequence[str]) -> str:
     The command ends with this process: it is killed on any fault, so that a plaintext whose
     end turns out forged leaves no result. Raises CommandFailed.
     """
+    parent = os.getpid()
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: die_with_parent(parent),
+        )
     except OSError as error:
         raise CommandFailed(f"cannot start: {error.strerror}", where=command[0]) from None
     assert process.stdin is not None

@@ -135,7 +135,7 @@ class KbsClient:
                 fault = f"{type(error).__name__}: {str(error)[:200]}"
             else:
                 if status == 200:
-                    return strict_json.parse_object(data, limit=MAX_REPLY, where=path)
+                    return _parsed(data, path)
                 if status != 429 and status < 500:
                     raise _refusal(status, data, path)
                 fault = f"HTTP status {status}: {_error(data)[1]}"
@@ -175,6 +175,13 @@ def _tls(ca_file: Path | None) -> ssl.SSLContext:
         raise FileFault(f"the CA file cannot be used: {error}", where=str(ca_file)) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
+
+
+def _parsed(data: bytes, path: str) -> dict[str, Any]:
+    try:
+        return strict_json.parse_object(data, limit=MAX_REPLY, where=path)
+    except InvalidInput as error:
+        raise KeyRefused(f"the reply is malformed: {error.problem.what}", reason="ReplyMalformed", where=path) from None
 
 
 def _error(data: bytes) -> tuple[str, str]:
