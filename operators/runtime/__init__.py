@@ -6,7 +6,7 @@ a kind's meaning.
 """
 
 from operators.runtime.cluster import ApiFault, Cluster
-from operators.runtime.controller import Attachable, Controller, Key
+from operators.runtime.controller import Attachable, Controller, Key, Touches
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.runtime.run import Runtime
 from operators.runtime.status import add_finalizer, drop_finalizer, write_status
@@ -25,6 +25,7 @@ __all__ = [
     "Runtime",
     "Store",
     "Stores",
+    "Touches",
     "WorkQueue",
     "add_finalizer",
     "drop_finalizer",

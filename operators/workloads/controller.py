@@ -1,0 +1,242 @@
+"""Visits one Workload: looks, decides (`lifecycle`), writes the status, then acts on the Job and its pods."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+
+from crds.conditions import ADMITTED, FINISHED, PODS_READY, READY, is_true
+from crds.labels import MANAGER_WORKLOADS
+from operators.planning.decisions import Decisions
+from operators.planning.fleet_objects import seconds
+from operators.planning.job_shape import Shape, shape_of
+from operators.planning.ownership import governed_job, governing_workload, job_of, owning_job
+from operators.runtime import RESOURCES, ApiFault, Cluster, Key, Stores, Touches, WorkQueue, write_status
+from operators.runtime.status import differs
+from operators.workloads.events import Events
+from operators.workloads.lifecycle import Outcome, View, decide
+from operators.workloads.namespaces import is_ready
+from operators.workloads.pinning import Pin, patch
+
+Object = Mapping[str, Any]
+log = logging.getLogger(__name__)
+_SOFT = 1.0  # seconds that a change which only informs may wait, so that a short Job is not written for it
+_SOFT_AGAIN = 3.0  # seconds between two such writings of one Workload
+_INFORMING = {PODS_READY, READY}
+
+FINISHED_TOTAL = Counter("kekkai_workloads_finished_total", "Workloads that have ended.", ["result"])
+ADMISSION_WAIT = Histogram(
+    "kekkai_admission_wait_seconds",
+    "From creation to admission.",
+    buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 21600),
+)
+
+
+class WorkloadController:
+    """The level-triggered loop of admission, running, eviction and end."""
+
+    name = "workloads"
+    workers = 16
+
+    def __init__(self, cluster: Cluster, stores: Stores, decisions: Decisions, events: Events) -> None:
+        self.cluster = cluster
+        self.stores = stores
+        self.decisions = decisions
+        self.events = events
+        self.workloads, self.jobs, self.pods = (stores.watch(kind) for kind in ("Workload", "Job", "Pod"))
+        self.nodes, self.namespaces = stores.watch("Node"), stores.watch("Namespace")
+        self.classes, self.limits = stores.watch("RuntimeClass"), stores.watch("LimitRange")
+        self._pods_of_job = self.pods.index("job", owning_job)
+        self._on_node = self.workloads.index("node", _nodes_of)
+        self._soft_since: dict[Key, float] = {}
+        self._soft_written: dict[Key, float] = {}
+        self.watches: Mapping[str, Touches] = {
+            "Workload": lambda obj: (_key(obj),),
+            "Job": lambda obj: (_split(governing_workload(obj)),),
+            "Pod": self._pod,
+            "Namespace": lambda obj: (_key(one) for one in self.workloads.in_namespace(obj["metadata"]["name"])),
+        }
+        # Only a node that vanishes matters to its Workloads; its heartbeats do not.
+        self.nodes.listen(self._node)
+        decisions.listen("workload", lambda key: self._add(_split(key)))
+        self._queue: WorkQueue[Key] | None = None
+
+    def attach(self, queue: WorkQueue[Key]) -> None:
+        self._queue = queue
+
+    def _add(self, key: Key) -> None:
+        if self._queue is not None:
+            self._queue.add(key)
+
+    def _pod(self, pod: Object) -> Iterable[Key]:
+        job = job_of(pod, self.jobs)
+        return (_split(governing_workload(job)),) if job is not None else ()
+
+    def _node(self, old: Object | None, new: Object | None) -> None:
+        if new is None and old is not None:
+            for workload in self._on_node.get(old["metadata"]["name"]):
+                self._add(_key(workload))
+
+    async def reconcile(self, key: Key) -> float | None:
+        workload = self.workloads.get(key[1], key[0])
+        if workload is None:
+            self._forget(key)
+            return None
+        view = self._look(workload)
+        outcome = decide(view)
+        if view.admitted is not None and not _admits(outcome):
+            self._drop_admission(key)
+        pause = await self._write(key, workload, outcome)
+        if outcome.suspend is not None and view.job is not None:
+            await self._suspend(view.job, outcome.suspend)
+        await self._pin(outcome.pins)
+        await self._bury(outcome.bury)
+        return pause
+
+    def _look(self, workload: dict[str, Any]) -> View:
+        key, namespace = _text(workload), workload["metadata"]["namespace"]
+        job = governed_job(workload, self.jobs)
+        uid = job["metadata"]["uid"] if job is not None else (workload["spec"].get("ref") or {}).get("uid", "")
+        return View(
+            workload=workload,
+            job=job,
+            pods=self._pods_of_job.get(uid),
+            shape=self._shape(job, namespace) if job is not None else Shape(),
+            namespace_ready=is_ready(self.namespaces.get(namespace)),
+            admitted=self.decisions.admissions.get(key),
+            eviction=self.decisions.evictions.get(key),
+            waiting=self.decisions.waiting.get(key, ()),
+            node_exists=lambda node: self.nodes.get(node) is not None,
+            now=datetime.now(UTC),
+        )
+
+    def _shape(self, job: Object, namespace: str) -> Shape:
+        if not job["spec"].get("suspend"):
+            return Shape()  # it runs: its template cannot change, and only a start looks at the shape
+        return shape_of(job, self.limits.in_namespace(namespace), {c["metadata"]["name"]: c for c in self.classes})
+
+    async def _write(self, key: Key, workload: dict[str, Any], outcome: Outcome) -> float | None:
+        """Write the status if it differs; what only informs waits a moment. Returns when to come again."""
+        if outcome.status is None or not differs(workload, outcome.status, MANAGER_WORKLOADS):
+            self._soft_since.pop(key, None)
+            return None
+        if _only_informs(workload, outcome.status):
+            now = time.monotonic()
+            since = self._soft_since.setdefault(key, now)
+            due = max(since + _SOFT, self._soft_written.get(key, 0.0) + _SOFT_AGAIN)
+            if now < due:
+                return due - now
+            self._soft_written[key] = now
+        await write_status(self.cluster, self.stores, workload, outcome.status, MANAGER_WORKLOADS)
+        self._soft_since.pop(key, None)
+        self._note(key, workload, outcome)
+        return None
+
+    def _note(self, key: Key, workload: Object, outcome: Outcome) -> None:
+        """The status is written: take decisions off the desk, count, tell people."""
+        text, fresh = _text(workload), self.workloads.get(key[1], key[0]) or workload
+        if _admits(outcome):
+            self.decisions.admissions.pop(text, None)
+            ADMISSION_WAIT.observe(max(0.0, time.time() - seconds(workload["metadata"]["creationTimestamp"])))
+        if outcome.warning:
+            self.decisions.evictions.pop(text, None)
+        if is_true(fresh, FINISHED):
+            FINISHED_TOTAL.labels("succeeded" if is_true(fresh, READY) else "failed").inc()
+            self._soft_written.pop(key, None)
+        if outcome.event is not None:
+            job = governed_job(workload, self.jobs)
+            self.events.tell(job if job is not None else workload, outcome.event, outcome.warning)
+
+    def _drop_admission(self, key: Key) -> None:
+        text = f"{key[0]}/{key[1]}"
+        if self.decisions.admissions.pop(text, None) is not None:
+            self.decisions.tell("workload-void", text)
+
+    def _forget(self, key: Key) -> None:
+        self._soft_since.pop(key, None)
+        self._soft_written.pop(key, None)
+
+    async def _suspend(self, job: Object, suspend: bool) -> None:
+        """Suspend or start a Job, if it is still the very version that was looked at."""
+        if bool(job["spec"].get("suspend")) == suspend or _has_ended(job):
+            return
+        meta = job["metadata"]
+        change = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "spec": {"suspend": suspend}}
+        fresh = await self.cluster.merge_patch(
+            RESOURCES["Job"], meta["name"], change, MANAGER_WORKLOADS, meta["namespace"]
+        )
+        self.stores.observe(fresh)
+
+    async def _pin(self, pins: Iterable[Pin]) -> None:
+        async def one(pin: Pin) -> None:
+            meta = pin.pod["metadata"]
+            async with limit:
+                fresh = await self.cluster.json_patch(
+                    RESOURCES["Pod"], meta["name"], patch(pin), MANAGER_WORKLOADS, meta["namespace"]
+                )
+            self.stores.observe(fresh)
+
+        limit = asyncio.Semaphore(16)
+        results = await asyncio.gather(*(one(pin) for pin in pins), return_exceptions=True)
+        for problem in results:
+            # A pod that is gone or changed meanwhile is looked at again; another fault is retried with back-off.
+            if isinstance(problem, BaseException) and not (isinstance(problem, ApiFault) and problem.gone):
+                raise problem
+
+    async def _bury(self, pods: Iterable[Object]) -> None:
+        for pod in pods:
+            meta = pod["metadata"]
+            await self.cluster.delete(
+                RESOURCES["Pod"], meta["name"], meta["namespace"], uid=meta["uid"], grace_seconds=0
+            )
+
+
+def _admits(outcome: Outcome) -> bool:
+    return outcome.event is not None and outcome.event.code == ADMITTED
+
+
+def _only_informs(workload: Object, status: Mapping[str, Any]) -> bool:
+    """Whether the new status starts, stops and ends nothing: reasons of a wait, readiness of pods."""
+    old = workload.get("status") or {}
+    if old.get("admission") != status.get("admission"):
+        return False
+
+    def rest(conditions: Iterable[Object] | None) -> dict[str, str]:
+        return {
+            c["type"]: c["status"] for c in conditions or () if c["type"] not in _INFORMING and c["status"] != "False"
+        }
+
+    return rest(old.get("conditions")) == rest(status["conditions"])
+
+
+def _has_ended(job: Object) -> bool:
+    return any(
+        one["type"] in {"Complete", "Failed"} and one["status"] == "True"
+        for one in (job.get("status") or {}).get("conditions") or ()
+    )
+
+
+def _nodes_of(workload: Object) -> tuple[str, ...]:
+    if is_true(workload, FINISHED):
+        return ()
+    placements = ((workload.get("status") or {}).get("admission") or {}).get("placements") or ()
+    return tuple({one["node"] for one in placements})
+
+
+def _key(obj: Object) -> Key:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _text(obj: Object) -> str:
+    return "/".join(_key(obj))
+
+
+def _split(text: str) -> Key:
+    namespace, _, name = text.partition("/")
+    return namespace, name

@@ -1,0 +1,280 @@
+"""Where a Workload stands and what comes next, as one pure function.
+
+    waiting → admitted (status first, then the Job is unsuspended) → finished
+                 ↓ evicted: the Job is suspended; when its pods are gone the admission is cleared
+              waiting
+
+Each visit starts from what the objects say, so a restart at any point goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from crds.conditions import ADMITTED, EVICTED, FINISHED, PODS_READY, READY, find, is_true, set_condition, timestamp
+from operators.planning.decisions import Admitted
+from operators.planning.fleet_objects import has_ended, is_going, pod_sets
+from operators.planning.holding import admitted_slots, held, pinned_node
+from operators.planning.job_shape import Shape
+from operators.workloads.pinning import Pin, assign, larger_than_admitted
+from scheduler import Reason
+
+Object = Mapping[str, Any]
+
+NAMESPACE_NOT_READY = "NamespaceNotReady"
+JOB_MISSING = "JobMissing"
+INACTIVE = "Inactive"
+NODE_LOST = "NodeLost"
+PODS_CHANGED = "PodsChanged"
+QUEUED = "Queued"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that a visit looks at."""
+
+    workload: Object
+    job: Object | None
+    pods: Sequence[Object]
+    shape: Shape
+    namespace_ready: bool
+    admitted: Admitted | None  # decided by the planner, not written yet
+    eviction: Reason | None  # decided by the planner, not written yet
+    waiting: tuple[Reason, ...]
+    node_exists: Callable[[str], bool]
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What to do, in this order: status, suspension, pins, pods to bury."""
+
+    status: dict[str, Any] | None = None
+    suspend: bool | None = None
+    pins: tuple[Pin, ...] = ()
+    bury: tuple[Object, ...] = ()  # pods on nodes that do not exist: no kubelet will end them
+    event: Reason | None = None
+    warning: bool = False
+
+
+@dataclass(slots=True)
+class _Status:
+    """The status to be, built up from what it was."""
+
+    view: View
+    conditions: list[dict[str, Any]] = field(default_factory=list)
+    admission: Mapping[str, Any] | None = None
+    reasons: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        status = self.view.workload.get("status") or {}
+        self.conditions = [dict(one) for one in status.get("conditions") or ()]
+        self.admission = status.get("admission")
+
+    def set(self, kind: str, value: bool | None, reason: str, message: str = "") -> None:
+        generation = self.view.workload["metadata"].get("generation", 0)
+        self.conditions = set_condition(self.conditions, kind, value, reason, message, self.view.now, generation)
+
+    def keep(self, kind: str) -> None:
+        """A condition that stays as it is, or starts as False."""
+        old = find(self.conditions, kind)
+        if old is None:
+            self.set(kind, False, "NotYet")
+        else:
+            self.set(kind, old["status"] == "True", str(old["reason"]), str(old.get("message", "")))
+
+    def wire(self) -> dict[str, Any]:
+        out: dict[str, Any] = {
+            "conditions": self.conditions,
+            "observedGeneration": self.view.workload["metadata"].get("generation", 0),
+        }
+        if self.admission is not None:
+            out["admission"] = dict(self.admission)
+        if self.reasons:
+            out["reasons"] = self.reasons
+        return out
+
+
+def decide(view: View) -> Outcome:
+    """The next step of one Workload."""
+    if is_true(view.workload, FINISHED) or is_going(view.workload):
+        return Outcome()
+    if view.job is None and view.workload["spec"].get("ref"):
+        return Outcome()  # the shadow of a Job that is gone; the garbage collector takes it
+    end = job_end(view.job)
+    if end is not None:
+        return _finish(view, *end)
+    if (view.workload.get("status") or {}).get("admission") is not None:
+        if is_true(view.workload, EVICTED):
+            return _stop(view)
+        why = stop_reason(view)
+        return _evict(view, why) if why is not None else _run(view)
+    if view.admitted is not None and holds_good(view, view.admitted):
+        return _admit(view, view.admitted)
+    return _wait(view)
+
+
+def job_end(job: Object | None) -> tuple[bool, str, str] | None:
+    """(succeeded, reason, message) of a Job that has ended."""
+    for one in ((job or {}).get("status") or {}).get("conditions") or ():
+        if one["status"] == "True" and one["type"] in {"Complete", "Failed"}:
+            succeeded = one["type"] == "Complete"
+            reason = "Succeeded" if succeeded else str(one.get("reason") or "Failed")
+            return succeeded, reason, str(one.get("message") or "")
+    return None
+
+
+def blockers(view: View) -> tuple[Reason, ...]:
+    """What stands in the way before the queue is even asked."""
+    if not view.workload["spec"].get("active", True):
+        return (Reason(INACTIVE, "spec.active is false", "set spec.active to true"),)
+    if view.job is None:
+        return (Reason(JOB_MISSING, "its Job does not exist yet", ""),)
+    if not view.namespace_ready:
+        message = "the isolation of its namespace is not in force yet"
+        return (Reason(NAMESPACE_NOT_READY, message, "see the Tenant's conditions"),)
+    if view.shape.refusal is not None:
+        return (view.shape.refusal,)
+    return ()
+
+
+def holds_good(view: View, decision: Admitted) -> bool:
+    """Whether a decision is still about what the Workload is now."""
+    same = decision.uid == view.workload["metadata"]["uid"] and decision.pod_sets == pod_sets(view.workload)
+    return same and not blockers(view)
+
+
+def stop_reason(view: View) -> Reason | None:
+    """Why an admitted Workload must stop, if it must."""
+    if not view.workload["spec"].get("active", True):
+        return Reason(INACTIVE, "spec.active is false", "set spec.active to true")
+    if view.job is None:
+        return Reason(JOB_MISSING, "its Job was deleted", "")
+    for _, node, _ in held(view.workload, view.job, view.pods, stopping=False):
+        if not view.node_exists(node):
+            return Reason(NODE_LOST, f"node {node} is gone", "it waits for another")
+    if view.eviction is not None:
+        return view.eviction
+    if view.job["spec"].get("suspend") and not _same_pods(view):
+        return Reason(PODS_CHANGED, "its pods are not those that were admitted", "it is queued again")
+    return None
+
+
+def _same_pods(view: View) -> bool:
+    """Whether the Job still asks for what was admitted; fewer pods are fine."""
+    if view.shape.refusal is not None:
+        return view.shape.refusal.code == "NothingToRun"
+    now, then = view.shape.pod_sets, view.workload["spec"].get("podSets") or []
+    admitted = sum(admitted_slots(view.workload).values())
+    return [{**one, "count": 0} for one in now] == [{**one, "count": 0} for one in then] and (
+        sum(one["count"] for one in now) <= admitted
+    )
+
+
+def _finish(view: View, succeeded: bool, reason: str, message: str) -> Outcome:
+    status = _Status(view)
+    if find(status.conditions, ADMITTED) is None:
+        status.set(ADMITTED, False, "NeverAdmitted")
+    status.set(FINISHED, True, reason, message)
+    status.set(PODS_READY, False, FINISHED)
+    status.keep(EVICTED)
+    status.set(READY, succeeded, reason, message)
+    return Outcome(status.wire())
+
+
+def _admit(view: View, decision: Admitted) -> Outcome:
+    status, admission = _Status(view), decision.admission
+    places: dict[str, None] = dict.fromkeys(one.node for one in admission.placements)
+    pods = sum(one.count for one in admission.placements)
+    message = f"{pods} pod{'s' * (pods != 1)} on {len(places)} node{'s' * (len(places) != 1)} of pool {admission.pool}"
+    status.admission = {
+        "accelerator": admission.accelerator,
+        "admittedAt": timestamp(datetime.fromtimestamp(decision.at, UTC)),
+        "placements": [{"podSet": p.pod_set, "node": p.node, "count": p.count} for p in admission.placements],
+    }
+    status.set(ADMITTED, True, ADMITTED, message)
+    status.set(PODS_READY, False, "Starting", "its pods are being started")
+    status.set(FINISHED, False, "NotYet")
+    status.set(EVICTED, False, "NotEvicted")
+    status.set(READY, False, "Starting", "its pods are being started")
+    return Outcome(status.wire(), suspend=False, event=Reason(ADMITTED, message))
+
+
+def _run(view: View) -> Outcome:
+    job = view.job
+    assert job is not None  # stop_reason saw to it
+    status = _Status(view)
+    pins, left = assign(view.workload, view.pods)
+    ready, why, message = pods_ready(job, sum(admitted_slots(view.workload).values()))
+    large = larger_than_admitted(view.workload, view.pods)
+    if large:
+        ready, why, message = False, "PodLargerThanAdmitted", f"pod {large[0]} asks for more than was admitted"
+    elif left and not ready:
+        message = f"{message}; {left} more pods than were admitted stay gated"
+    for kind in (ADMITTED, FINISHED, EVICTED):
+        status.keep(kind)
+    status.set(PODS_READY, ready, why, message)
+    status.set(READY, ready, why, message)
+    return Outcome(status.wire(), suspend=False, pins=pins)
+
+
+def pods_ready(job: Object, admitted: int) -> tuple[bool, str, str]:
+    """PodsReady of a running Job: all that were admitted are ready or have succeeded."""
+    done = job.get("status") or {}
+    up = int(done.get("ready") or 0) + int(done.get("succeeded") or 0)
+    if up >= admitted > 0:
+        return True, PODS_READY, ""
+    return False, "Starting", "its pods are being started"
+
+
+def _evict(view: View, why: Reason) -> Outcome:
+    status = _Status(view)
+    status.keep(ADMITTED)
+    status.keep(FINISHED)
+    status.set(EVICTED, True, why.code, why.message)
+    status.set(PODS_READY, False, EVICTED, why.message)
+    status.set(READY, False, EVICTED, why.message)
+    return Outcome(status.wire(), suspend=True, bury=_unended(view), event=why, warning=True)
+
+
+def _stop(view: View) -> Outcome:
+    """Evicted and not let go yet: suspend the Job, wait until its pods are gone, then give the room back."""
+    job = view.job
+    alive = [pod for pod in view.pods if not has_ended(pod) and pinned_node(pod)]
+    if job is not None and (not job["spec"].get("suspend") or alive):
+        return Outcome(suspend=True, bury=_unended(view))
+    status = _Status(view)
+    why = find(status.conditions, EVICTED) or {"reason": EVICTED, "message": ""}
+    status.admission = None
+    status.set(ADMITTED, False, EVICTED, str(why.get("message", "")))
+    for kind in (PODS_READY, FINISHED, EVICTED, READY):
+        status.keep(kind)
+    status.reasons = [{"code": str(why["reason"]), "message": str(why.get("message", "")), "nearest": ""}]
+    return Outcome(status.wire(), suspend=True)
+
+
+def _wait(view: View) -> Outcome:
+    status = _Status(view)
+    reasons = blockers(view) or view.waiting or (Reason(QUEUED, "it will be looked at in a moment", ""),)
+    status.reasons = [{"code": r.code, "message": r.message[:4096], "nearest": r.nearest[:4096]} for r in reasons[:16]]
+    first = reasons[0]
+    status.set(ADMITTED, False, first.code, first.message)
+    status.keep(PODS_READY)
+    status.keep(FINISHED)
+    status.keep(EVICTED)
+    status.set(READY, False, first.code, first.message)
+    before = find((view.workload.get("status") or {}).get("conditions"), ADMITTED)
+    changed = before is None or before["reason"] != first.code
+    quiet = first.code in {QUEUED, JOB_MISSING}
+    return Outcome(status.wire(), suspend=True, event=first if changed and not quiet else None)
+
+
+def _unended(view: View) -> tuple[Object, ...]:
+    return tuple(
+        pod
+        for pod in view.pods
+        if pod["spec"].get("nodeName") and not has_ended(pod) and not view.node_exists(pod["spec"]["nodeName"])
+    )

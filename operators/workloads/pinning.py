@@ -1,0 +1,99 @@
+"""Which gated pod goes to which node of the admission, and the one patch that sends it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crds.labels import HOSTNAME, SCHEDULING_GATE
+from operators.planning.fleet_objects import has_ended
+from operators.planning.holding import free_slots
+from operators.planning.pod_requests import exceeds, pod_requests, read_amounts
+
+Object = Mapping[str, Any]
+_INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Send this pod to this node."""
+
+    pod: Object
+    node: str
+
+
+def gated(pods: Iterable[Object]) -> list[Object]:
+    """Pods that wait behind our gate, in rank order: completion index, then age, then name."""
+    found = [
+        pod
+        for pod in pods
+        if any(gate["name"] == SCHEDULING_GATE for gate in pod["spec"].get("schedulingGates") or ())
+        and not pod["metadata"].get("deletionTimestamp")
+        and not has_ended(pod)
+    ]
+    return sorted(found, key=_rank)
+
+
+def assign(workload: Object, pods: Sequence[Object]) -> tuple[tuple[Pin, ...], int]:
+    """Pins for the gated pods, and how many of them are left without a place.
+
+    What is already pinned is read from the pods themselves, so a restart in the middle
+    goes on with what is left. A pod that is larger than what was admitted gets no place.
+    """
+    too_large = set(larger_than_admitted(workload, pods))
+    waiting = [pod for pod in gated(pods) if pod["metadata"]["name"] not in too_large]
+    nodes = free_slots(workload, pods)
+    pins: list[Pin] = []
+    left = 0
+    for pod in waiting:
+        own = (pod["spec"].get("nodeSelector") or {}).get(HOSTNAME)
+        place = next((node for node in nodes if own is None or node == own), None)
+        if place is None:
+            left += 1
+            continue
+        nodes.remove(place)
+        pins.append(Pin(pod, place))
+    return tuple(pins), left
+
+
+def larger_than_admitted(workload: Object, pods: Iterable[Object]) -> list[str]:
+    """Names of gated pods that ask for more than the pod set that was admitted."""
+    sets = workload["spec"].get("podSets") or ()
+    counted = read_amounts(sets[0].get("requests") or {}) if sets else {}
+    return [pod["metadata"]["name"] for pod in gated(pods) if exceeds(pod_requests(pod["spec"]), counted)]
+
+
+def patch(pin: Pin) -> list[dict[str, Any]]:
+    """RFC 6902: pin and ungate at once, if the pod is still the one that was read.
+
+    The API server allows additions to the node selector only while a pod is gated, so
+    both must be one request: a pod is never ungated without its place.
+    """
+    meta, spec = pin.pod["metadata"], pin.pod["spec"]
+    gates = spec["schedulingGates"]
+    operations: list[dict[str, Any]] = [
+        {"op": "test", "path": "/metadata/uid", "value": meta["uid"]},
+        {"op": "test", "path": "/spec/schedulingGates", "value": gates},
+    ]
+    selector = spec.get("nodeSelector")
+    if selector is None:
+        operations.append({"op": "add", "path": "/spec/nodeSelector", "value": {HOSTNAME: pin.node}})
+    elif HOSTNAME not in selector:
+        operations.append({"op": "add", "path": f"/spec/nodeSelector/{_escaped(HOSTNAME)}", "value": pin.node})
+    kept = [gate for gate in gates if gate["name"] != SCHEDULING_GATE]
+    if kept:
+        operations.append({"op": "replace", "path": "/spec/schedulingGates", "value": kept})
+    else:
+        operations.append({"op": "remove", "path": "/spec/schedulingGates"})
+    return operations
+
+
+def _rank(pod: Object) -> tuple[int, str, str]:
+    meta = pod["metadata"]
+    index = (meta.get("annotations") or {}).get(_INDEX, "")
+    return int(index) if index.isdigit() else 0, str(meta.get("creationTimestamp") or ""), meta["name"]
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
