@@ -109,7 +109,7 @@ class Attacks:
 
     async def early(self) -> str:
         """A namespace that has its tenant's label but is not marked ready yet."""
-        name = "borealis-early"
+        name = "newcomer-early"
         await self.world.kubectl(
             "create",
             "-f",
@@ -117,7 +117,7 @@ class Attacks:
             f"--as={OPERATOR_USER}",
             stdin='{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"'
             + name
-            + '","labels":{"kekkai.dev/tenant":"borealis"}}}',
+            + '","labels":{"kekkai.dev/tenant":"newcomer"}}}',
         )
         try:
             tried = await self.world.apply("71-plain-pod.yaml", {"NAMESPACE": name}, check=False)

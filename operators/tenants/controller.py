@@ -1,0 +1,158 @@
+"""One visit to a Tenant: finalizer, namespaces, what belongs into each, readiness, status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from crds.baseline import SecurityBaselineSpec
+from crds.conditions import READY as READY_CONDITION
+from crds.conditions import set_condition
+from crds.labels import FINALIZER, MANAGER_TENANTS, READY
+from crds.tenant import Tenant, TenantNamespace
+from operators.runtime import RESOURCES, Cluster, Key, Stores
+from operators.runtime.cluster import Object
+from operators.runtime.controller import Touches
+from operators.runtime.status import add_finalizer, drop_finalizer, write_status
+from operators.tenants.access import desired_owners
+from operators.tenants.limits import desired_limits, desired_quota, quota_in_force
+from operators.tenants.namespaces import Split, desired_namespace, split
+from operators.tenants.network import desired_network
+from operators.tenants.ownership import says, tenant_of
+
+log = logging.getLogger(__name__)
+_MANAGED = ("ResourceQuota", "LimitRange", "NetworkPolicy", "RoleBinding")
+
+
+class TenantController:
+    """Keeps each tenant's namespaces as its spec says, and mends what was changed."""
+
+    name = "tenants"
+    workers = 8
+
+    def __init__(
+        self, cluster: Cluster, stores: Stores, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._cluster = cluster
+        self._stores = stores
+        self._clock = clock
+        self._tenants = stores.watch("Tenant")
+        self._namespaces = stores.watch("Namespace")
+        self._pools = stores.watch("AcceleratorPool")
+        self._baselines = stores.watch("SecurityBaseline")
+        self._by_tenant = self._namespaces.index("tenant", lambda obj: [tenant_of(obj)])
+        self.watches: Mapping[str, Touches] = {
+            "Tenant": lambda obj: [("", obj["metadata"]["name"])],
+            "Namespace": self._whose_namespace,
+            # A pool brings a device's resource name, the baseline a Pod Security level: both concern everybody.
+            "AcceleratorPool": lambda obj: self._all(),
+            "SecurityBaseline": lambda obj: self._all(),
+            **{kind: _whose for kind in _MANAGED},
+        }
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Read, decide, apply, status."""
+        obj = self._tenants.get(key[1])
+        if obj is None:
+            return None
+        if obj["metadata"].get("deletionTimestamp"):
+            return await self._remove(obj)
+        obj = await add_finalizer(self._cluster, self._stores, obj, FINALIZER, MANAGER_TENANTS)
+        tenant = Tenant.parse(obj)
+        plan = split(tenant, self._namespaces)
+        for surplus in plan.surplus:
+            await self._cluster.delete(RESOURCES["Namespace"], surplus)
+        ready = [wanted.name for wanted in plan.ours if await self._namespace(tenant, wanted)]
+        await self._status(obj, tenant, plan, ready)
+        return None
+
+    async def _namespace(self, tenant: Tenant, wanted: TenantNamespace) -> bool:
+        """Make one namespace right; True once its isolation is in force and it takes pods."""
+        name, present = tenant.metadata.name, self._namespaces.get(wanted.name)
+        if present is not None and present["metadata"].get("deletionTimestamp"):
+            return False  # an earlier one of that name is still going; its end brings us back
+        was_ready = present is not None and present["metadata"].get("labels", {}).get(READY) == "true"
+        await self._apply(desired_namespace(name, wanted, self._baseline(), was_ready))
+        for document in self._contents(tenant, wanted.name):
+            await self._apply(document)
+        quota = self._stores.watch("ResourceQuota").get("kekkai-ceiling", wanted.name)
+        if not quota_in_force(quota):
+            return was_ready
+        await self._apply(desired_namespace(name, wanted, self._baseline(), True))
+        return True
+
+    def _contents(self, tenant: Tenant, namespace: str) -> list[Object]:
+        name, spec = tenant.metadata.name, tenant.spec
+        # The deny comes first, the rights last: nothing is open for a moment.
+        return [
+            *desired_network(name, namespace, spec.network),
+            desired_quota(name, namespace, spec, self._resources()),
+            desired_limits(name, namespace, spec.container_defaults),
+            desired_owners(name, namespace, spec.owners),
+        ]
+
+    async def _apply(self, wanted: Object) -> None:
+        meta = wanted["metadata"]
+        present = self._stores.watch(wanted["kind"]).get(meta["name"], meta.get("namespace", ""))
+        if present is None or not says(present, wanted):
+            self._stores.observe(await self._cluster.apply(wanted, MANAGER_TENANTS))
+
+    async def _remove(self, obj: Object) -> float | None:
+        """Delete every namespace of the tenant; the tenant goes when the last one is gone."""
+        left = self._by_tenant.get(obj["metadata"]["name"])
+        for namespace in left:
+            if not namespace["metadata"].get("deletionTimestamp"):
+                await self._cluster.delete(RESOURCES["Namespace"], namespace["metadata"]["name"])
+        if left:
+            return 5.0
+        await drop_finalizer(self._cluster, self._stores, obj, FINALIZER, MANAGER_TENANTS)
+        return None
+
+    async def _status(self, obj: Object, tenant: Tenant, plan: Split, ready: list[str]) -> None:
+        if plan.conflicts:
+            names = ", ".join(plan.conflicts)
+            verdict = (
+                False,
+                "NamespaceConflict",
+                f"spec.namespaces: {names} exists and is not this tenant's; choose another name or delete it",
+            )
+        elif len(ready) < len(plan.ours):
+            waiting = ", ".join(wanted.name for wanted in plan.ours if wanted.name not in ready)
+            verdict = (False, "IsolationPending", f"quota and policies of {waiting} are not in force yet")
+        else:
+            verdict = (True, "Isolated", f"{len(ready)} namespaces in force")
+        old = (obj.get("status") or {}).get("conditions")
+        conditions = set_condition(old, READY_CONDITION, *verdict, self._clock(), tenant.metadata.generation)
+        status = {
+            "conditions": conditions,
+            "observedGeneration": tenant.metadata.generation,
+            "readyNamespaces": len(ready),
+        }
+        await write_status(self._cluster, self._stores, obj, status, MANAGER_TENANTS)
+
+    def _baseline(self) -> SecurityBaselineSpec:
+        found = self._baselines.get("default")
+        return SecurityBaselineSpec.model_validate((found or {}).get("spec") or {})
+
+    def _resources(self) -> dict[str, str]:
+        accelerators = (pool["spec"]["accelerator"] for pool in self._pools)
+        return {one["type"]: one.get("resource", "nvidia.com/gpu") for one in accelerators}
+
+    def _all(self) -> Iterable[Key]:
+        return [("", tenant["metadata"]["name"]) for tenant in self._tenants]
+
+    def _whose_namespace(self, obj: Mapping[str, Any]) -> Iterable[Key]:
+        # One without our label may be what another tenant's spec names: its end resolves a conflict.
+        name = obj["metadata"]["name"]
+        owner = tenant_of(obj)
+        if owner:
+            return [("", owner)]
+        wanted_by = (t for t in self._tenants if any(n["name"] == name for n in t["spec"]["namespaces"]))
+        return [("", tenant["metadata"]["name"]) for tenant in wanted_by]
+
+
+def _whose(obj: Mapping[str, Any]) -> Iterable[Key]:
+    owner = tenant_of(obj)
+    return [("", owner)] if owner else []
