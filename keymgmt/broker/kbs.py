@@ -58,8 +58,9 @@ class _Guest:
         self._service = service
 
     async def auth(self, request: Request) -> Response:
+        body = await request.body()
         try:
-            document = strict_json.parse_object(await request.body())
+            document = strict_json.parse_object(body)
         except KekkaiError as error:
             return kbs.kbs_error(kbs.RCAR_AUTH_FAILED, f"malformed request: {error.problem.what}")
         if document.get("version") != paths.KBS_VERSION:

@@ -18,7 +18,7 @@ from keymgmt.broker.service import KeyService
 from keymgmt.config import KeyServiceConfig, Tls
 from keymgmt.wrapping.client import WorkerClient
 
-_GRACE_SECONDS = 3
+_GRACE_SECONDS = 2
 _BACKLOG = 1024
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from crds.errors import Conflict, KekkaiError, NotFound
 from keymgmt import strict_json
@@ -18,6 +18,8 @@ from keymgmt.policy.payload_types import CUSTODIAN_SET_TYPE, POLICY_TYPE
 from keymgmt.transparency import entries
 
 _MAX_SUCCESSION = 1000
+_SET = select(custodian_sets.c.document).where(custodian_sets.c.digest == bindparam("wanted"))
+_POLICY = select(policies.c.envelope, policies.c.custodian_set).where(policies.c.digest == bindparam("wanted"))
 
 
 class StoreTampered(KekkaiError):
@@ -56,7 +58,7 @@ def current_set(connection: Connection, tenant: str) -> CustodianSet:
 
 def load_set(connection: Connection, digest: str) -> CustodianSet:
     """A custodian set by digest; the digest is checked. Raises NotFound or StoreTampered."""
-    row = connection.execute(select(custodian_sets.c.document).where(custodian_sets.c.digest == digest)).first()
+    row = connection.execute(_SET, {"wanted": digest}).first()
     if row is None:
         raise NotFound("no such custodian set", where=digest)
     if digest_of(bytes(row.document)) != digest:
@@ -66,9 +68,7 @@ def load_set(connection: Connection, digest: str) -> CustodianSet:
 
 def load_policy(connection: Connection, digest: str) -> tuple[SignedPolicy, str]:
     """A policy and the digest of the set that signed it. Raises PolicyNotFound or StoreTampered."""
-    row = connection.execute(
-        select(policies.c.envelope, policies.c.custodian_set).where(policies.c.digest == digest)
-    ).first()
+    row = connection.execute(_POLICY, {"wanted": digest}).first()
     if row is None:
         raise PolicyNotFound(
             "no policy of that digest was accepted",

@@ -1,9 +1,9 @@
 """Group commit: many changes in one transaction, their log leaves published, then everyone answered.
 
-A change is a function of a `Change`. It runs in a savepoint of the batch's transaction: if it
-raises, only it is undone. Its caller is answered after the commit AND after a signed
-checkpoint covers its leaves. A crash at any point leaves either nothing, or a committed
-leaf that the next start publishes.
+A change is a function of a `Change`. If it raises, only it is undone; it may run twice before
+it is answered, so it must act only through the `Change`. Its caller is answered after the
+commit AND after a signed checkpoint covers its leaves. A crash at any point leaves either
+nothing, or a committed leaf that the next start publishes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from crds.errors import KekkaiError, Unavailable
@@ -27,6 +27,9 @@ from keymgmt.transparency.sequencer import Sequencer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_NEXT_INDEX = select(log_state.c.next_index).with_for_update()
+_SET_NEXT_INDEX = update(log_state).values(next_index=bindparam("following"))
+_ADD_LEAVES = insert(log_leaves)
 MAX_BATCH = 256
 MAX_QUEUE = 4096
 
@@ -45,6 +48,8 @@ class Change:
     now: datetime
     next_index: int
     leaves: list[dict[str, Any]] = field(default_factory=list)
+    # What was read and checked in this transaction and cannot change within it.
+    seen: dict[str, Any] = field(default_factory=dict)
 
     def log(self, kind: str, fields: Mapping[str, Any], key: tuple[str, str] = ("", "")) -> int:
         """Append a leaf; returns its index. `key` is (namespace, name) for later look-ups."""
@@ -135,27 +140,45 @@ class Journal:
             job.future.set_result(job.result)
 
     def _transact(self, batch: list[_Job[Any]]) -> tuple[list[_Job[Any]], bool]:
+        """Run the batch without savepoints; if a change raises, once more with one for each."""
+        try:
+            return self._attempt(batch, careful=False)
+        except _Refused:
+            return self._attempt(batch, careful=True)
+
+    def _attempt(self, batch: list[_Job[Any]], *, careful: bool) -> tuple[list[_Job[Any]], bool]:
         done = []
         with self._engine.begin() as connection:
-            row = connection.execute(select(log_state.c.next_index).with_for_update()).one()
+            row = connection.execute(_NEXT_INDEX).one()
             change = Change(connection, self._clock(), row.next_index)
             for job in batch:
-                before, kept = change.next_index, len(change.leaves)
-                savepoint = connection.begin_nested()
-                try:
-                    job.result = job.act(change)
-                except SQLAlchemyError:
-                    savepoint.rollback()
-                    raise
-                except Exception as error:
-                    savepoint.rollback()
-                    change.next_index = before
-                    del change.leaves[kept:]
-                    job.future.set_exception(error)
-                else:
-                    savepoint.commit()
+                if self._run_one(job, change, careful=careful):
                     done.append(job)
             if change.leaves:
-                connection.execute(insert(log_leaves), change.leaves)
-                connection.execute(update(log_state).values(next_index=change.next_index))
+                connection.execute(_ADD_LEAVES, change.leaves)
+                connection.execute(_SET_NEXT_INDEX, {"following": change.next_index})
         return done, bool(change.leaves)
+
+    @staticmethod
+    def _run_one(job: _Job[Any], change: Change, *, careful: bool) -> bool:
+        before, kept = change.next_index, len(change.leaves)
+        savepoint = change.connection.begin_nested() if careful else None
+        try:
+            job.result = job.act(change)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            if savepoint is None:
+                raise _Refused from error
+            savepoint.rollback()
+            change.next_index = before
+            del change.leaves[kept:]
+            job.future.set_exception(error)
+            return False
+        if savepoint is not None:
+            savepoint.commit()
+        return True
+
+
+class _Refused(Exception):
+    """A change raised: undo the batch and run it again, change by change."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from crds.errors import Conflict, NotFound
 from keymgmt.lifecycle.custody import current_set, load_policy, require_succession
@@ -127,13 +127,17 @@ class KeyRecord:
         }
 
 
+# Built once: constructing a statement costs more than executing it.
+_FIND = (
+    select(keys, key_versions.c.sealed, key_versions.c.hsm_key_id)
+    .outerjoin(key_versions, (key_versions.c.key_id == keys.c.id) & (key_versions.c.version == keys.c.version))
+    .where(keys.c.namespace == bindparam("namespace"), keys.c.name == bindparam("name"))
+)
+
+
 def find(connection: Connection, namespace: str, name: str) -> KeyRecord | None:
     """A key by name, with its present sealed version."""
-    row = connection.execute(
-        select(keys, key_versions.c.sealed, key_versions.c.hsm_key_id)
-        .outerjoin(key_versions, (key_versions.c.key_id == keys.c.id) & (key_versions.c.version == keys.c.version))
-        .where(keys.c.namespace == namespace, keys.c.name == name)
-    ).first()
+    row = connection.execute(_FIND, {"namespace": namespace, "name": name}).first()
     if row is None:
         return None
     fields = dict(row._mapping)

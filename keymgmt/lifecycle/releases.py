@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from crds.errors import KekkaiError
@@ -18,8 +18,16 @@ from keymgmt.lifecycle.journal import Change
 from keymgmt.lifecycle.schema import keys, log_leaves, sessions
 from keymgmt.policy.custodians import require_quorum
 from keymgmt.policy.decision import Decision, KeyFacts, decide
+from keymgmt.policy.documents import SignedPolicy
 from keymgmt.transparency import entries
 from keymgmt.transparency.entries import decode_entry
+
+_COUNT_RELEASE = (
+    update(keys)
+    .where(keys.c.id == bindparam("key"))
+    .values(policy_releases=keys.c.policy_releases + 1, releases=keys.c.releases + 1)
+)
+_TOKEN = select(sessions.c.token, sessions.c.expires).where(sessions.c.id_hash == bindparam("session"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ def open_session(change: Change, id_hash: str, expires: int, token: str | None) 
 
 def session_token(connection: Connection, id_hash: str, now: int) -> str | None:
     """The attestation token of a session that is attested and not expired."""
-    row = connection.execute(select(sessions.c.token, sessions.c.expires).where(sessions.c.id_hash == id_hash)).first()
+    row = connection.execute(_TOKEN, {"session": id_hash}).first()
     return row.token if row is not None and row.expires > now else None
 
 
@@ -80,11 +88,7 @@ def authorise(change: Change, request: ReleaseRequest, limiter: DenialLimiter) -
         index = deny(change, request, decision, limiter, tenant=record.tenant if record else "")
         return ReleaseOutcome(decision, None, index)
     count = record.policy_releases + 1
-    change.connection.execute(
-        update(keys)
-        .where(keys.c.id == record.id)
-        .values(policy_releases=keys.c.policy_releases + 1, releases=keys.c.releases + 1)
-    )
+    change.connection.execute(_COUNT_RELEASE, {"key": record.id})
     index = change.log(
         entries.RELEASE,
         {
@@ -172,17 +176,27 @@ def _decide(change: Change, record: key_acts.KeyRecord | None, request: ReleaseR
     if record is None:
         return Decision(False, "KeyNotFound", ("no such key",))
     try:
-        signed, custodian_set = load_policy(change.connection, record.policy_digest)
-        if custodian_set != record.custodian_set:
-            return Decision(False, "PolicyNotAuthentic", ("signed by another custodian set than the key's",))
-        # The signatures are checked at every release, not only when the policy came in.
-        require_quorum(signed.envelope, load_set(change.connection, record.custodian_set))
+        signed = _authentic_policy(change, record)
     except KekkaiError as error:
         return Decision(False, "PolicyNotAuthentic", (error.problem.reason,))
     facts = KeyFacts(
         record.namespace, record.name, record.tenant, str(record.state), record.jurisdiction, record.policy_releases
     )
     return decide(facts, signed.policy, request.claims, change.now)
+
+
+def _authentic_policy(change: Change, record: key_acts.KeyRecord) -> SignedPolicy:
+    """The key's policy, its digest and signatures checked in this very transaction. Raises KekkaiError."""
+    name = f"{record.policy_digest} {record.custodian_set}"
+    if name not in change.seen:
+        signed, custodian_set = load_policy(change.connection, record.policy_digest)
+        if custodian_set != record.custodian_set:
+            raise StoreTampered("the policy was signed by another custodian set than the key is bound to")
+        require_quorum(signed.envelope, load_set(change.connection, record.custodian_set))
+        change.seen[name] = signed
+    found = change.seen[name]
+    assert isinstance(found, SignedPolicy)
+    return found
 
 
 def _facts(request: ReleaseRequest) -> dict[str, Any]:

@@ -292,13 +292,13 @@ class Guest:
         return self.client.post(paths.KBS_AUTH, json=body)
 
     def evidence(self, nonce, jwk=None):
-        _, chip, vcek = platform()
+        authority, chip, vcek = platform()
         bound = {"additional-evidence": "{}", "nonce": nonce, "tee-pubkey": jwk or self.jwk}
         canonical = json.dumps(bound, sort_keys=True, separators=(",", ":")).encode()
         data = hashlib.sha384(canonical).digest().ljust(64, b"\0")
         defaults = {"tcb": TCB, "chip_id": CHIP_ID}
         report = sign_report(ReportFields(report_data=data, **(defaults | self.fields)), chip)
-        return snp_evidence(report, [("VCEK", vcek)])
+        return snp_evidence(report, [("VCEK", vcek), ("ASK", authority.ask.der), ("ARK", authority.ark.der)])
 
     def attest_body(self, nonce, evidence=None, jwk=None):
         body = {
