@@ -44,15 +44,16 @@ class Planner:
         self._wake_at = 0.0  # of the last plan, by the wall clock
         self._first = True
         self.watches: Mapping[str, Touches] = dict.fromkeys(KINDS, _any)
-        decisions.listen("workload-void", self._void)
+        decisions.listen("workload-void", lambda name: self._void("Workload", name))
+        decisions.listen("machine-void", lambda name: self._void("Machine", name))
         self._queue: WorkQueue[Key] | None = None
 
     def attach(self, queue: WorkQueue[Key]) -> None:
         self._queue = queue
 
-    def _void(self, workload: str) -> None:
-        """An admission was not carried out: what it held is free again."""
-        self.feed.mark("Workload", workload)
+    def _void(self, kind: str, name: str) -> None:
+        """A decision is off the desk without the cluster saying so: what it held may be free again."""
+        self.feed.mark(kind, name)
         if self._queue is not None:
             self._queue.add(PLAN)
 

@@ -1,0 +1,111 @@
+"""`python -m operators`: all operators in one process, over one watch of the cluster."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prometheus_client import REGISTRY, start_http_server
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from crds.errors import KekkaiError
+from keymgmt.json_logs import configure
+from operators import keys, pools, tenants, workloads
+from operators.keys.service import KeyServiceClient
+from operators.planning.decisions import Decisions
+from operators.planning.feed import Feed
+from operators.planning.planner import Planner
+from operators.runtime import Cluster, Controller, Runtime, Stores
+
+log = logging.getLogger("operators")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(prog="python -m operators", description=__doc__)
+    out.add_argument(
+        "--kubeconfig", type=Path, help="how to reach the API server; in a pod its service account is used"
+    )
+    out.add_argument("--keys-url", help="base URL of the key service; without it ProtectedKeys are not served")
+    out.add_argument("--keys-ca", type=Path, help="CA certificate (PEM) that the key service's TLS must chain to")
+    out.add_argument("--keys-token-file", type=Path, help="file with the bearer token of role operator")
+    out.add_argument("--metrics-port", type=int, default=0, help="serve Prometheus metrics here; 0 turns them off")
+    out.add_argument("--metrics-address", default="127.0.0.1", help="address that metrics listen on")
+    out.add_argument("--resync-seconds", type=float, default=300.0, help="seconds between two full lists of all kinds")
+    out.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    return out
+
+
+def build(cluster: Cluster, stores: Stores, service: KeyServiceClient | None) -> list[Controller]:
+    """All controllers, over one feed of the fleet."""
+    decisions = Decisions()
+    feed = Feed(stores, decisions)
+    out: list[Controller] = [
+        Planner(feed, decisions),
+        *pools.controllers(cluster, stores, feed),
+        *workloads.controllers(cluster, stores, feed, decisions),
+        *tenants.controllers(cluster, stores),
+    ]
+    if service is not None:
+        out += keys.controllers(cluster, stores, service)
+    return out
+
+
+class _Writes(Collector):
+    """kekkai_api_writes_total: requests of this process that change something."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def collect(self) -> list[CounterMetricFamily]:
+        metric = CounterMetricFamily("kekkai_api_writes", "Write requests to the API server.")
+        metric.add_metric([], self._cluster.writes)
+        return [metric]
+
+
+async def serve(given: argparse.Namespace) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    service = None
+    if given.keys_url:
+        service = KeyServiceClient(given.keys_url, given.keys_ca, given.keys_token_file)
+    try:
+        async with await Cluster.connect(given.kubeconfig) as cluster:
+            if given.metrics_port:
+                REGISTRY.register(_Writes(cluster))
+                start_http_server(given.metrics_port, given.metrics_address)
+            stores = Stores()
+            runtime = Runtime(cluster, stores, build(cluster, stores, service), given.kubeconfig, given.resync_seconds)
+            log.info("operators start")
+            await runtime.run(stop)
+            log.info("operators end")
+    finally:
+        if service is not None:
+            await service.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 after an orderly end, 1 after a fault, 2 for a wrong command line."""
+    cli = parser()
+    given = cli.parse_args(arguments)
+    if given.keys_url and not given.keys_token_file:
+        cli.error("--keys-url needs --keys-token-file")
+    configure(given.log_level)
+    try:
+        asyncio.run(serve(given))
+    except KekkaiError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""What the steps of a Machine's life share: the objects, the provider, and the status being built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from crds.conditions import find, set_condition
+from operators.planning.fleet_objects import seconds
+from operators.pools.providers import Provider
+from operators.runtime import Cluster, Stores
+
+Object = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Scope:
+    """One visit of one Machine. Steps set conditions here; they are written once, at the end."""
+
+    cluster: Cluster
+    stores: Stores
+    machine: Object
+    pool: Object | None
+    provider: Provider | None
+    node: Object | None
+    pods: list[Object]
+    starting: int  # machines of the pool that have been launched and are not initialized
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    conditions: list[dict[str, Any]] = field(default_factory=list)
+    provider_id: str = ""
+    node_name: str = ""
+    gone: bool = False  # nothing is left of it: its finalizer may go
+    doomed: str = ""  # why it has to be replaced
+
+    def __post_init__(self) -> None:
+        status = self.machine.get("status") or {}
+        self.conditions = [dict(one) for one in status.get("conditions") or ()]
+        self.provider_id = status.get("providerID") or ""
+        self.node_name = status.get("nodeName") or ""
+
+    @property
+    def name(self) -> str:
+        return str(self.machine["metadata"]["name"])
+
+    @property
+    def token(self) -> str:
+        return str(self.machine["spec"]["clientToken"])
+
+    @property
+    def going(self) -> bool:
+        return bool(self.machine["metadata"].get("deletionTimestamp"))
+
+    def age(self) -> float:
+        """Seconds since the Machine was written."""
+        return self.now.timestamp() - seconds(self.machine["metadata"].get("creationTimestamp"))
+
+    def leaving_for(self) -> float:
+        """Seconds since its deletion was asked for."""
+        return self.now.timestamp() - seconds(self.machine["metadata"].get("deletionTimestamp"))
+
+    def set(self, kind: str, value: bool | None, reason: str, message: str = "") -> None:
+        generation = self.machine["metadata"].get("generation", 0)
+        self.conditions = set_condition(self.conditions, kind, value, reason, message, self.now, generation)
+
+    def is_true(self, kind: str) -> bool:
+        found = find(self.conditions, kind)
+        return found is not None and found["status"] == "True"
+
+    def status(self) -> dict[str, Any]:
+        out: dict[str, Any] = {
+            "conditions": self.conditions,
+            "observedGeneration": self.machine["metadata"].get("generation", 0),
+        }
+        if self.provider_id:
+            out["providerID"] = self.provider_id
+        if self.node_name:
+            out["nodeName"] = self.node_name
+        return out
