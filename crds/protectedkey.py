@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from crds.conditions import Condition
-from crds.meta import IMMUTABLE, CountryCode, Model, Resource, Sha256, checked, constrained, rule
+from crds.meta import IMMUTABLE, CountryCode, Model, Resource, Sha256, constrained, rule
 
 
 class ReleasePolicyRef(Model):
@@ -24,21 +24,11 @@ class ReleasePolicyRef(Model):
 class ProtectedKeySpec(Model):
     """What the tenant asks the key service for."""
 
-    model_config = checked(
-        rule(
-            "self.purpose != 'data-encryption' || self.algorithm == 'AES-256-GCM'",
-            "spec.algorithm must be AES-256-GCM for spec.purpose data-encryption",
-        ),
-    )
     purpose: Literal["data-encryption"] = Field(
         default="data-encryption",
         description="What the key is for (SP 800-57 part 1, section 5.2: one key, one use).",
-        json_schema_extra=constrained(rule(IMMUTABLE, "spec.purpose cannot change; make a new ProtectedKey")),
     )
-    algorithm: Literal["AES-256-GCM"] = Field(
-        default="AES-256-GCM",
-        json_schema_extra=constrained(rule(IMMUTABLE, "spec.algorithm cannot change; make a new ProtectedKey")),
-    )
+    algorithm: Literal["AES-256-GCM"] = Field(default="AES-256-GCM", description="The one algorithm of this purpose.")
     origin: Literal["generate", "import"] = Field(
         default="generate",
         description="generate: made in the key service. import: brought by the custodians (BYOK).",
