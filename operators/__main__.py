@@ -29,9 +29,7 @@ log = logging.getLogger("operators")
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     out = argparse.ArgumentParser(prog="python -m operators", description=__doc__)
-    out.add_argument(
-        "--kubeconfig", type=Path, help="how to reach the API server; in a pod its service account is used"
-    )
+    out.add_argument("--kubeconfig", type=Path, help="how to reach the API server; default: the pod's service account")
     out.add_argument("--keys-url", help="base URL of the key service; without it ProtectedKeys are not served")
     out.add_argument("--keys-ca", type=Path, help="CA certificate (PEM) that the key service's TLS must chain to")
     out.add_argument("--keys-token-file", type=Path, help="file with the bearer token of role operator")

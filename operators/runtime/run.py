@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import logging
 import os
+import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,8 @@ class Runtime:
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set():
+                return  # kopf, when it stops, cancels what runs beside it
             for task in done:
                 if task.get_name() != "stop":
                     # A part that ends by itself is a fault: end the process, so that it is restarted whole.
@@ -115,6 +119,13 @@ class Runtime:
             if self._kubeconfig:
                 return kopf.login_with_kubeconfig(**kwargs)
             return kopf.login_with_service_account(**kwargs)
+
+        @kopf.on.startup(registry=registry)
+        async def signals(**_: Any) -> None:
+            # kopf has just taken SIGTERM and SIGINT for itself; the end is ours to order.
+            if threading.current_thread() is threading.main_thread():
+                for name in (signal.SIGTERM, signal.SIGINT):
+                    asyncio.get_running_loop().add_signal_handler(name, stop.set)
 
         for store in self.stores:
             _watch(registry, store)
