@@ -33,7 +33,7 @@ class KeyBody(Document):
 
     tenant: TenantName
     uid: Annotated[str, Field(min_length=1, max_length=64)]
-    purpose: Annotated[str, Field(min_length=1, max_length=64)] = "workload-data"
+    purpose: Annotated[str, Field(min_length=1, max_length=64)] = "data-encryption"
     algorithm: Literal["AES-256-GCM"] = "AES-256-GCM"
     origin: Literal["generate", "import"] = "generate"
     policy_digest: Digest
