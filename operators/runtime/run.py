@@ -55,10 +55,10 @@ class Runtime:
             return
         self.ready.set()
         tasks = [
-            asyncio.create_task(self._kopf(stop), name="kopf"),
-            asyncio.create_task(self._resync_forever(), name="resync"),
             asyncio.create_task(stop.wait(), name="stop"),
             *(asyncio.create_task(queue.run(), name=name) for name, queue in self.queues.items()),
+            asyncio.create_task(self._resync_forever(), name="resync"),
+            asyncio.create_task(self._kopf(stop), name="kopf"),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -106,6 +106,8 @@ class Runtime:
     async def _kopf(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
         settings = kopf.OperatorSettings()
+        # A line for each event handled would be most of the log and much of the time.
+        logging.getLogger("kopf.objects").setLevel(logging.WARNING)
         settings.posting.enabled = False
         settings.scanning.disabled = True
         settings.peering.standalone = True
@@ -120,16 +122,18 @@ class Runtime:
                 return kopf.login_with_kubeconfig(**kwargs)
             return kopf.login_with_service_account(**kwargs)
 
-        @kopf.on.startup(registry=registry)
-        async def signals(**_: Any) -> None:
-            # kopf has just taken SIGTERM and SIGINT for itself; the end is ours to order.
-            if threading.current_thread() is threading.main_thread():
-                for name in (signal.SIGTERM, signal.SIGINT):
-                    asyncio.get_running_loop().add_signal_handler(name, stop.set)
-
         for store in self.stores:
             _watch(registry, store)
-        await kopf.operator(registry=registry, settings=settings, clusterwide=True, standalone=True, stop_flag=stop)
+        await asyncio.sleep(0)  # let the queues start their workers: kopf takes later tasks for its own
+        beside = asyncio.all_tasks()
+        spawned = await kopf.spawn_tasks(
+            registry=registry, settings=settings, clusterwide=True, standalone=True, stop_flag=stop
+        )
+        if threading.current_thread() is threading.main_thread():
+            # kopf has just taken these for itself; the end is ours to order.
+            for name in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(name, stop.set)
+        await kopf.run_tasks(spawned, ignored=beside)
 
 
 def _watch(registry: kopf.OperatorRegistry, store: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from operators.runtime.cluster import Cluster, Object
+from operators.runtime.cluster import ApiFault, Cluster, Object
 from operators.runtime.resources import type_of
 from operators.runtime.store import Stores
 
@@ -61,8 +61,16 @@ async def add_finalizer(cluster: Cluster, stores: Stores, obj: Object, finalizer
 async def drop_finalizer(cluster: Cluster, stores: Stores, obj: Object, finalizer: str, manager: str) -> None:
     """Let the object go; to be called when nothing of it is left."""
     present = obj["metadata"].get("finalizers") or []
-    if finalizer in present:
-        await _set_finalizers(cluster, stores, obj, [f for f in present if f != finalizer], manager)
+    if finalizer not in present:
+        return
+    try:
+        left = await _set_finalizers(cluster, stores, obj, [f for f in present if f != finalizer], manager)
+    except ApiFault as fault:
+        if not fault.gone:
+            raise
+        left = obj
+    if left is obj or (left["metadata"].get("deletionTimestamp") and not left["metadata"].get("finalizers")):
+        stores.forget(left)  # the last finalizer was ours: it is gone, though its event is still under way
 
 
 async def _set_finalizers(cluster: Cluster, stores: Stores, obj: Object, finalizers: list[str], manager: str) -> Object:

@@ -179,3 +179,9 @@ class Stores:
         store = self._stores.get(obj["kind"])
         if store is not None:
             store.observe(obj)
+
+    def forget(self, obj: Object) -> None:
+        """Take in that an object is gone, if its kind is watched."""
+        store = self._stores.get(obj["kind"])
+        if store is not None:
+            store.forget(obj)
