@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -80,6 +81,14 @@ def job(name: str, namespace: str) -> dict[str, Any]:
     }
 
 
+def progress(text: str, done: bool = False) -> None:
+    """One line that is written over on a terminal; elsewhere only what is done."""
+    if sys.stdout.isatty():
+        print(f"\r  {text:60}", end="\n" if done else "", flush=True)
+    elif done:
+        print(f"  {text}", flush=True)
+
+
 async def run_jobs(cluster: Cluster, namespaces: list[str], count: int, prefix: str) -> float:
     """Create all Jobs, wait until all completed; seconds from the first creation."""
     wanted = [(f"{prefix}-{index}", namespaces[index % len(namespaces)]) for index in range(count)]
@@ -98,12 +107,11 @@ async def run_jobs(cluster: Cluster, namespaces: list[str], count: int, prefix: 
         for found in await cluster.list(RESOURCES["Job"]):
             key = (found["metadata"]["name"], found["metadata"]["namespace"])
             done += key in names and (found.get("status") or {}).get("succeeded") == 1
-        print(f"\r  {prefix}: {done} of {count} complete, {time.monotonic() - started:.0f} s", end="", flush=True)
+        progress(f"{prefix}: {done} of {count} complete, {time.monotonic() - started:.0f} s", done == count)
         if done == count:
-            print()
             return time.monotonic() - started
         await asyncio.sleep(1.0)
-    raise SystemExit(f"\n{prefix}: not all Jobs completed in 1200 s")
+    raise SystemExit(f"{prefix}: not all Jobs completed in 1200 s")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -141,9 +149,9 @@ async def bench(plane: ControlPlane, jobs: int, tenants: int, nodes: int) -> dic
             await cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, "bench")
         for what, kind, count in (("tenants", "Tenant", tenants), ("machines", "Machine", nodes)):
             while sum(is_true(obj, "Ready") for obj in await cluster.list(RESOURCES[kind])) < count:
-                print(f"\r  waiting for {count} {what}", end="", flush=True)
+                progress(f"waiting for {count} {what}")
                 await asyncio.sleep(0.5)
-            print(f"\r  {count} {what} ready          ")
+            progress(f"{count} {what} ready", done=True)
         without = await run_jobs(cluster, plain, jobs, "plain")
         pid = plane.supervisor.pids()["operators"]
         offset, cpu = plane.audit_log.stat().st_size, cpu_seconds(pid)

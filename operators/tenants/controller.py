@@ -42,13 +42,14 @@ class TenantController:
         self._namespaces = stores.watch("Namespace")
         self._pools = stores.watch("AcceleratorPool")
         self._baselines = stores.watch("SecurityBaseline")
+        self._seen: tuple[dict[str, str], str] = ({}, "")
         self._by_tenant = self._namespaces.index("tenant", lambda obj: [tenant_of(obj)])
         self.watches: Mapping[str, Touches] = {
             "Tenant": lambda obj: [("", obj["metadata"]["name"])],
             "Namespace": self._whose_namespace,
             # A pool brings a device's resource name, the baseline a Pod Security level: both concern everybody.
-            "AcceleratorPool": lambda obj: self._all(),
-            "SecurityBaseline": lambda obj: self._all(),
+            "AcceleratorPool": lambda obj: self._all_if_changed(),
+            "SecurityBaseline": lambda obj: self._all_if_changed(),
             **{kind: _whose for kind in _MANAGED},
         }
 
@@ -96,7 +97,8 @@ class TenantController:
     async def _apply(self, wanted: Object) -> None:
         meta = wanted["metadata"]
         present = self._stores.watch(wanted["kind"]).get(meta["name"], meta.get("namespace", ""))
-        if present is None or not says(present, wanted):
+        amounts = wanted["kind"] in {"ResourceQuota", "LimitRange"}
+        if present is None or not says(present, wanted, quantities=amounts):
             self._stores.observe(await self._cluster.apply(wanted, MANAGER_TENANTS))
 
     async def _remove(self, obj: Object) -> float | None:
@@ -140,7 +142,12 @@ class TenantController:
         accelerators = (pool["spec"]["accelerator"] for pool in self._pools)
         return {one["type"]: one.get("resource", "nvidia.com/gpu") for one in accelerators}
 
-    def _all(self) -> Iterable[Key]:
+    def _all_if_changed(self) -> Iterable[Key]:
+        # Pools write their status often; only what tenants' objects are made from is looked at.
+        seen = (self._resources(), self._baseline().pod_security.level)
+        if seen == self._seen:
+            return []
+        self._seen = seen
         return [("", tenant["metadata"]["name"]) for tenant in self._tenants]
 
     def _whose_namespace(self, obj: Mapping[str, Any]) -> Iterable[Key]:
