@@ -136,7 +136,7 @@ class _Guest:
             told = reason
             if used is not None and not releases.open_session(change, *used, None):
                 told = "NonceReplayed"
-            releases.deny_attestation(change, told, detail, evidence, source, service.limiter)
+            releases.deny_early(change, "attest", told, detail, evidence, source, service.limiter)
             return told
 
         told = await service.change(record)
@@ -154,8 +154,7 @@ class _Guest:
         try:
             claims = await self._claims(request)
         except TokenInvalid as error:
-            service.metrics.denials.labels("token", error.problem.reason).inc()
-            return kbs.kbs_error(kbs.TOKEN_VERIFIER_ERROR)
+            return await self._refuse_token(request, error, f"{repository}/{kind}/{tag}")
         if claims is None:
             return kbs.kbs_error(kbs.TOKEN_NOT_FOUND)
         wanted = _release_request(repository, kind, tag, claims)
@@ -179,6 +178,16 @@ class _Guest:
             return kbs.kbs_error(kbs.PLUGIN_INTERNAL_ERROR, "the key could not be unsealed", 503)
         service.metrics.releases.inc()
         return Response(released["jwe"], media_type="application/json")
+
+    async def _refuse_token(self, request: Request, error: TokenInvalid, wanted: str) -> Response:
+        service, reason = self._service, error.problem.reason
+        presented = hashlib.sha256(request.headers.get("authorization", "").encode()).hexdigest()
+        source = request.client.host if request.client else ""
+        await service.change(
+            lambda change: releases.deny_early(change, "token", reason, wanted, presented, source, service.limiter)
+        )
+        service.metrics.denials.labels("token", reason).inc()
+        return kbs.kbs_error(kbs.TOKEN_VERIFIER_ERROR)
 
     def _authorise(self, change: Change, kind: str, wanted: releases.ReleaseRequest) -> releases.ReleaseOutcome:
         if kind != paths.KEY_RESOURCE_TYPE:

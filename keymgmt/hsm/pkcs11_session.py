@@ -18,7 +18,7 @@ from pkcs11.util.ec import encode_named_curve_parameters
 from keymgmt.hsm.mechanisms import Choices, probe
 from keymgmt.hsm.protocol import HsmCapabilities, HsmError, HsmKeyGone, ImportKey
 from keymgmt.hsm.software_keys import SoftwareKey
-from keymgmt.hsm.token import TokenPlace, make_durable
+from keymgmt.hsm.token import TokenPlace, locked, make_durable
 from keymgmt.sealing.format import (
     DATA_KEY_BYTES,
     HSM_KEY_ID_BYTES,
@@ -233,8 +233,12 @@ class Pkcs11Session:
         if name not in self._handles:
             pair = self._find_pair(label)
             if pair is None:
-                self._durably("generate key pair", lambda: make(label))
-                pair = self._find_pair(label)
+                # While a worker is being replaced there are two: only one may make the pair.
+                with locked(self._place):
+                    pair = self._find_pair(label)
+                    if pair is None:
+                        self._durably("generate key pair", lambda: make(label))
+                        pair = self._find_pair(label)
             if pair is None:
                 raise HsmError("a new key pair cannot be found", where=label)
             self._handles[name] = pair

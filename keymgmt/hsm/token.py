@@ -51,6 +51,16 @@ def locate(config: Hsm, data_dir: Path) -> TokenPlace:
 
 
 @contextmanager
+def locked(place: TokenPlace) -> Iterator[None]:
+    """Exclude other processes of ours from making keys in an embedded token; elsewhere no lock is had."""
+    if place.token_folder is None:
+        yield
+        return
+    with _locked(place.token_folder.parent):
+        yield
+
+
+@contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

@@ -114,13 +114,16 @@ def deny(change: Change, request: ReleaseRequest, decision: Decision, limiter: D
     return change.log(entries.DENIAL, fields, (request.namespace, request.name))
 
 
-def deny_attestation(
-    change: Change, reason: str, detail: str, evidence: str, source: str, limiter: DenialLimiter
+def deny_early(
+    change: Change, stage: str, reason: str, detail: str, evidence: str, source: str, limiter: DenialLimiter
 ) -> int:
-    """Append a refused attestation (or count it). `source` only feeds the limiter, never the log."""
+    """Append a refusal before any key was looked at (or count it): stage `attest` or `token`.
+
+    `source` only feeds the limiter, never the log.
+    """
     if not limiter.admit(reason, source):
         return -1
-    fields = {"stage": "attest", "reason": reason, "details": [detail[:300]], "evidence": evidence}
+    fields = {"stage": stage, "reason": reason, "details": [detail[:300]], "evidence": evidence}
     return change.log(entries.DENIAL, fields)
 
 

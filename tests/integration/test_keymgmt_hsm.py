@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from keymgmt.config import Hsm
+from keymgmt.hsm.mechanisms import probe
 from keymgmt.hsm.pkcs11_session import Pkcs11Session
 from keymgmt.hsm.protocol import HsmError, HsmKeyGone
 from keymgmt.hsm.token import locate
@@ -31,18 +32,22 @@ def session(place):
     return Pkcs11Session(place)
 
 
-@pytest.fixture(scope="module", params=["AES_GCM", "AES_KWP"])
-def any_session(request, place, session):
-    if request.param == "AES_GCM":
-        return session
-    # One login a process and token: the second session shares the first's.
+@pytest.fixture(scope="module")
+def limited_session(place, session):
+    """The same token as if it had neither GCM nor elliptic curves."""
+    # One login a process and token, so this session shares the other's.
     other = object.__new__(Pkcs11Session)
     other.__dict__.update(session.__dict__)
-    from keymgmt.hsm.mechanisms import probe
-
-    other._choices = probe(session._library.get_token(token_label=place.label).slot, ["AES_GCM", "EDDSA", "ECDSA"])
+    slot = session._library.get_token(token_label=place.label).slot
+    other._choices = probe(slot, ["AES_GCM", "EDDSA", "ECDSA"])
+    other._capabilities = other._choices.capabilities("module", "token")
     other._handles, other._software = {}, {}
     return other
+
+
+@pytest.fixture(params=["session", "limited_session"])
+def any_session(request):
+    return request.getfixturevalue(request.param)
 
 
 def test_the_token_is_private_and_made_once(place):
@@ -129,13 +134,13 @@ def test_signatures_verify_with_an_independent_library(any_session):
         log.verify(any_session.sign_ed25519(b"checkpoint"), b"another")
 
 
-def test_software_keys_last_and_are_sealed(any_session):
-    if any_session.data_key_algorithm is DataKeyAlgorithm.AES_GCM:
-        pytest.skip("only the session that avoids ECDSA and EDDSA has software keys")
-    before = any_session.ear_public_key(), any_session.log_public_key()
-    any_session._software.clear()
-    assert (any_session.ear_public_key(), any_session.log_public_key()) == before
-    assert (any_session._place.token_folder.parent / "log.sealed").stat().st_mode & 0o077 == 0
+def test_software_keys_last_and_are_sealed(limited_session):
+    assert limited_session.data_key_algorithm is DataKeyAlgorithm.AES_KWP
+    before = limited_session.ear_public_key(), limited_session.log_public_key()
+    limited_session._software.clear()
+    assert (limited_session.ear_public_key(), limited_session.log_public_key()) == before
+    assert (limited_session._place.token_folder.parent / "log.sealed").stat().st_mode & 0o077 == 0
+    assert len(limited_session.capabilities.fallbacks) == 5
 
 
 def test_import_unwraps_what_was_wrapped_for_it(session):

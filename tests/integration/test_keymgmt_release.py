@@ -237,9 +237,11 @@ def test_a_changed_token_is_refused(service, owner, part):
     flipped = "A" if pieces[part][middle] != "A" else "B"
     pieces[part] = pieces[part][:middle] + flipped + pieces[part][middle + 1 :]
     guest.token = ".".join(pieces)
+    before = log_size(service)
     reply = guest.fetch()
     assert reply.status_code == 401
     assert reply.json()["type"].endswith("/TokenVerifierError")
+    assert reasons(service, before) == ["TokenInvalid"]
 
 
 @pytest.mark.parametrize("token", [b"x", b"a.b.c", b"e30.e30.", b"\xc3\xa9.a.b", b"\xff", b"A" * 20_000])
