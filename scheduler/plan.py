@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scheduler.autoscale.growth import Growth, grow
-from scheduler.autoscale.shrink import shrink
-from scheduler.autoscale.slots import domains_of, free_slots, machine_name
+import numpy as np
+
+from scheduler.autoscale.growth import Growth, fresh_capacity, grow, rows_of
+from scheduler.autoscale.shrink import shrink, unused_ready
+from scheduler.autoscale.slots import FreeSlots
 from scheduler.decision import Admission, Eviction, MachineRequest, Memory, Placed, Plan, Waiting
 from scheduler.explain import reasons
 from scheduler.explain.reasons import Reason
+from scheduler.explain.room import no_room
 from scheduler.fleet import Fleet, PoolState, TenantState, WorkloadState
-from scheduler.fleet.fleet import devices_of
-from scheduler.placement.bestfit import Assignment, Ints
+from scheduler.fleet.shape import Shape
+from scheduler.placement.ask import Ask
+from scheduler.placement.bestfit import Assignment
 from scheduler.placement.eligibility import pool_refuses
-from scheduler.placement.supply import Slot, Supply
+from scheduler.placement.pool_supply import PoolSupply
+from scheduler.placement.supply import Supply
 from scheduler.queueing.order import Order, by_priority_then_age
 from scheduler.queueing.quota import refuse
 
@@ -49,159 +54,138 @@ class _Cycle:
         self.fleet = fleet
         self.supply = Supply(fleet)
         self.usage = dict(fleet.usage)
-        self.asked: dict[str, set[str]] = {name: set() for name in fleet.pools}
         self.admissions: list[Admission] = []
         self.machine_requests: list[MachineRequest] = []
         self.waiting: list[Waiting] = []
-        self._hopeless: dict[object, tuple[Reason, ...]] = {}
+        self._slots: dict[str, FreeSlots] = {}
+        # Room and quota only shrink within a cycle: what was hopeless once stays so.
+        self._hopeless: dict[tuple[str, Shape], tuple[Reason, ...]] = {}  # by tenant and shape
+        self._full: dict[tuple[str, Shape], Reason] = {}  # by pool and shape: no room, and none to be bought
+        self._candidates: dict[tuple[str, Shape], tuple[list[PoolState], dict[str, str]]] = {}
         self._by_price = sorted(fleet.pools.values(), key=lambda pool: (pool.price_micro, pool.name))
 
     def decide(self, workload: WorkloadState) -> None:
         """Admit, wait for machines, or say why not."""
-        why = self._decide(workload)
+        tenant = self.fleet.tenants.get(workload.tenant)
+        why: tuple[Reason, ...] | None
+        if tenant is None:
+            why = (reasons.tenant_unknown(workload.tenant),)
+        elif tenant.hold:
+            why = (reasons.on_hold(tenant.name),)
+        else:
+            shape = self.fleet.shapes[workload.key]
+            why = self._hopeless.get((tenant.name, shape)) or self._decide(workload, tenant, shape)
         if why is not None:
             self.waiting.append(Waiting(workload.key, why))
 
-    def _decide(self, workload: WorkloadState) -> tuple[Reason, ...] | None:
-        tenant = self.fleet.tenants.get(workload.tenant)
-        if tenant is None:
-            return (reasons.tenant_unknown(workload.tenant),)
-        if tenant.hold:
-            return (reasons.on_hold(tenant.name),)
-        # Room only shrinks within a cycle: what did not fit once, with the same shape and rights, never will.
-        shape = (
-            workload.tenant,
-            workload.pod_sets,
-            workload.required_topology,
-            workload.jurisdictions,
-        )
-        key = _frozen(shape)
-        known = self._hopeless.get(key)
-        if known is not None:
-            return known
-        requests = self.supply.requests(workload)
-        pools, tried = self._candidates(tenant, workload)
-        if requests is None or not pools:
-            return self._remember(key, (reasons.no_pool_fits(tried),))
-        wanted = sum(devices_of(pod_set.requests) * pod_set.count for pod_set in workload.pod_sets)
-        refused = {pool.name: refuse(tenant, pool.accelerator, wanted, self.usage) for pool in pools}
-        allowed = [pool for pool in pools if refused[pool.name] is None]
-        if not allowed:
-            return self._remember(key, tuple(dict.fromkeys(why for why in refused.values() if why is not None)))
+    def _decide(self, workload: WorkloadState, tenant: TenantState, shape: Shape) -> tuple[Reason, ...] | None:
+        key = (tenant.name, shape)
+        if key not in self._candidates:
+            self._candidates[key] = self._look_for_pools(tenant, shape)
+        pools, tried = self._candidates[key]
+        ask = self.supply.ask(shape)
+        if ask is None or not pools:
+            self._hopeless[key] = (reasons.no_pool_fits(tried),)
+            return self._hopeless[key]
+        why: dict[Reason, None] = {}  # ordered, each once
+        allowed = []
+        for pool in pools:
+            refused = refuse(tenant, pool.accelerator, ask.devices, self.usage) or self._full.get((pool.name, shape))
+            if refused is None:
+                allowed.append(pool)
+            else:
+                why[refused] = None
         for pool in allowed:
             have = self.supply.pools[pool.name]
-            assignment = have.fit(workload, requests, have.ready)
-            if assignment is not None:
-                self._admit(workload, pool, wanted, assignment, requests)
+            placed = have.place(ask, have.ready)
+            if placed is not None:
+                self._admit(workload, ask, have, placed)
                 return None
         for pool in allowed:
             have = self.supply.pools[pool.name]
-            if len(have.slots) > have.ready and (assignment := have.fit(workload, requests, len(have.slots))):
-                self._reserve(workload, pool, wanted, assignment, requests)
-                coming = sum(1 for row in {row for _, row, _ in assignment} if row >= have.ready)
-                return (reasons.machines_coming(pool.name, coming),)
-        return self._grow(workload, allowed, wanted, requests) or self._remember(
-            key, tuple(reasons.at_maximum(pool.name, self._missing(pool, workload), pool.maximum) for pool in allowed)
-        )
+            placed = have.place(ask, len(have)) if len(have) > have.ready else None
+            if placed is not None:
+                return self._await(workload, ask, have, placed)
+        best = self._cheapest_growth(allowed, shape, ask)
+        if best is not None:
+            have = self._ask(best.pool, best.slots, f"for {workload.key}", workload.key)
+            placed = have.place(ask, len(have))
+            if placed is None:
+                raise AssertionError(f"{workload.key} does not fit where it fitted a moment ago")
+            return self._await(workload, ask, have, placed)
+        why.update((self._full[pool.name, shape], None) for pool in allowed)
+        self._hopeless[key] = tuple(why)
+        return self._hopeless[key]
 
-    def _candidates(self, tenant: TenantState, workload: WorkloadState) -> tuple[list[PoolState], dict[str, str]]:
-        tried = {pool.name: pool_refuses(pool, tenant, workload) for pool in self._by_price}
+    def _look_for_pools(self, tenant: TenantState, shape: Shape) -> tuple[list[PoolState], dict[str, str]]:
+        tried = {pool.name: pool_refuses(pool, tenant, shape) for pool in self._by_price}
         return [pool for pool in self._by_price if not tried[pool.name]], {k: v for k, v in tried.items() if v}
 
-    def _admit(
-        self, workload: WorkloadState, pool: PoolState, wanted: int, assignment: Assignment, requests: Sequence[Ints]
-    ) -> None:
-        self._reserve(workload, pool, wanted, assignment, requests)
-        slots = self.supply.pools[pool.name].slots
+    def _admit(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Assignment) -> None:
+        self._charge(workload, ask, have.pool)
         placements = sorted(
-            Placed(workload.pod_sets[index].name, slots[row].name, count) for index, row, count in assignment
+            Placed(workload.pod_sets[index].name, have.names[row], count) for index, row, count in placed
         )
-        accelerator = pool.accelerator if wanted else ""
-        self.admissions.append(Admission(workload.key, accelerator, pool.name, tuple(placements)))
+        accelerator = have.pool.accelerator if ask.devices else ""
+        self.admissions.append(Admission(workload.key, accelerator, have.pool.name, tuple(placements)))
 
-    def _reserve(
-        self, workload: WorkloadState, pool: PoolState, wanted: int, assignment: Assignment, requests: Sequence[Ints]
-    ) -> None:
-        # Room and quota are held for this one from here on, whether it starts now or when machines have come.
-        self.supply.pools[pool.name].take(assignment, requests)
-        if wanted:
+    def _await(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Assignment) -> tuple[Reason, ...]:
+        # Room and quota are held from here on, though it starts only when the machines have come.
+        self._charge(workload, ask, have.pool)
+        coming = {row for _, row, _ in placed if row >= have.ready}
+        return (reasons.machines_coming(have.pool.name, len(coming)),)
+
+    def _charge(self, workload: WorkloadState, ask: Ask, pool: PoolState) -> None:
+        if ask.devices:
             share = (workload.tenant, pool.accelerator)
-            self.usage[share] = self.usage.get(share, 0) + wanted
+            self.usage[share] = self.usage.get(share, 0) + ask.devices
 
-    def _grow(
-        self, workload: WorkloadState, pools: Sequence[PoolState], wanted: int, requests: Sequence[Ints]
-    ) -> tuple[Reason, ...] | None:
+    def _cheapest_growth(self, pools: list[PoolState], shape: Shape, ask: Ask) -> Growth | None:
         options: list[Growth] = []
         for pool in pools:
-            option = grow(self.fleet, self.supply, pool, workload, requests, self.asked[pool.name])
+            have, vector = self.supply.pools[pool.name], self.supply.node_vector(pool)
+            option = grow(have, self._slots_of(pool), vector, ask)
             if option is not None:
                 options.append(option)
-        if not options:
-            return None
-        best = min(options, key=lambda option: (option.cost_micro, len(option.slots), option.pool.name))
-        self._ask(best.pool, best.slots, f"for {workload.key}", workload.key)
-        self._reserve(workload, best.pool, wanted, best.assignment, requests)
-        return (reasons.machines_coming(best.pool.name, len(best.slots)),)
+            else:
+                self._full[pool.name, shape] = no_room(have, ask, fresh_capacity(vector, ask))
+        return min(options, key=lambda one: (one.cost_micro, len(one.slots), one.pool.name), default=None)
 
-    def _ask(self, pool: PoolState, slots: Sequence[int], why: str, workload: str = "") -> None:
+    def _slots_of(self, pool: PoolState) -> FreeSlots:
+        if pool.name not in self._slots:
+            self._slots[pool.name] = FreeSlots(self.fleet, pool)
+        return self._slots[pool.name]
+
+    def _ask(self, pool: PoolState, slots: Sequence[int], why: str, workload: str = "") -> PoolSupply:
         have = self.supply.pools[pool.name]
-        names = [machine_name(pool, slot) for slot in slots]
-        domains = [domains_of(pool, slot) for slot in slots]
-        vector = self.supply.node_vector(pool)
-        have.extend(
-            [Slot(name, pool.labels) for name in names], domains, vector.reshape(1, -1).repeat(len(names), axis=0)
-        )
-        self.asked[pool.name].update(names)
-        for name, where in zip(names, domains, strict=True):
-            request = MachineRequest(
-                pool.name, name, where["block"], where["rack"], where["nvlinkDomain"], why, workload
+        rows = rows_of(pool, slots)
+        have.add(rows, np.tile(self.supply.node_vector(pool), (len(rows), 1)))
+        self._slots_of(pool).take(slots)
+        for row in rows:
+            where = row.domains
+            self.machine_requests.append(
+                MachineRequest(pool.name, row.name, where["block"], where["rack"], where["nvlinkDomain"], why, workload)
             )
-            self.machine_requests.append(request)
+        return have
 
     def keep_floor(self) -> None:
         """Ask for what is missing to each pool's minimum and headroom."""
         for pool in self._by_price:
-            if not pool.accepting:
+            if not pool.accepting or pool.minimum == pool.headroom == 0:
                 continue
             have = self.supply.pools[pool.name]
-            standing = sum(
-                1 for name in self.fleet.machines_of_pool.get(pool.name, ()) if not self.fleet.machines[name].going
-            ) + len(self.asked[pool.name])
-            unused = sum(1 for slot in have.slots if not slot.taken and not self.fleet.holders.get(slot.name))
-            missing = max(pool.minimum - standing, pool.headroom - unused)
-            slots = list(free_slots(self.fleet, pool, self.asked[pool.name]))[: max(missing, 0)]
+            asked = sum(1 for request in self.machine_requests if request.pool == pool.name)
+            unused = len(unused_ready(self.fleet, have)) + int((have.takers[have.ready : len(have)] == 0).sum())
+            short = pool.minimum - self.fleet.standing(pool.name) - asked
+            slots = self._slots_of(pool).lowest(max(short, pool.headroom - unused, 0))
             if slots:
-                self._ask(pool, slots, "to keep the minimum" if pool.minimum > standing else "to keep headroom")
-
-    def _missing(self, pool: PoolState, workload: WorkloadState) -> int:
-        nodes = sum(-(-pod_set.count // max(_per_node(pool, pod_set.requests), 1)) for pod_set in workload.pod_sets)
-        return max(1, min(nodes, nodes + len(self.fleet.machines_of_pool.get(pool.name, ())) - pool.maximum))
-
-    def _remember(self, key: object, why: tuple[Reason, ...]) -> tuple[Reason, ...]:
-        self._hopeless[key] = why
-        return why
-
-
-def _per_node(pool: PoolState, requests: object) -> int:
-    assert isinstance(requests, dict)
-    return min((pool.allocatable.get(name, 0) // amount for name, amount in requests.items() if amount), default=1)
-
-
-def _frozen(shape: tuple[object, ...]) -> object:
-    # Pod sets hold mappings, which do not hash; their text is exact and is built once a workload.
-    return repr(shape)
+                self._ask(pool, slots, "to keep the minimum" if short > 0 else "to keep headroom")
 
 
 def _lost(fleet: Fleet) -> list[Eviction]:
     """Workloads whose node is gone: they must wait again, whole."""
     lost: dict[str, str] = {}
-    for node, holders in fleet.holders.items():
-        if node not in fleet.nodes:
-            for holder in holders:
-                if not holder.startswith("pod:"):
-                    lost.setdefault(holder, node)
-    return [
-        Eviction(key, Reason(reasons.NODE_LOST, f"node {node} is gone", ""))
-        for key, node in sorted(lost.items())
-        if key in fleet.workloads
-    ]
+    for node in sorted(fleet.homeless):
+        for holder in fleet.workload_holders(node):
+            lost.setdefault(holder, node)
+    return [Eviction(key, reasons.node_lost(node)) for key, node in sorted(lost.items())]

@@ -6,26 +6,26 @@ what is bought is what will be used.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.autoscale.slots import domains_of, free_slots
-from scheduler.fleet import Fleet, PoolState, WorkloadState
-from scheduler.placement.bestfit import Assignment, Ints, Mask
+from scheduler.autoscale.slots import FreeSlots, domains_of, machine_name
+from scheduler.fleet import PoolState
+from scheduler.placement.ask import Ask
+from scheduler.placement.bestfit import Ints, capacity
 from scheduler.placement.eligibility import shape_refuses
-from scheduler.placement.supply import Supply, fit_rows
+from scheduler.placement.pool_supply import NewRow, PoolSupply
+from scheduler.placement.supply import new_row
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """New slots of a pool with which the workload fits, and where it would go."""
+    """New slots of a pool with which the workload fits."""
 
     pool: PoolState
     slots: tuple[int, ...]
-    assignment: Assignment
 
     @property
     def cost_micro(self) -> int:
@@ -33,63 +33,107 @@ class Growth:
         return self.pool.price_micro * len(self.slots)
 
 
-def grow(
-    fleet: Fleet, supply: Supply, pool: PoolState, workload: WorkloadState, requests: Sequence[Ints], asked: set[str]
-) -> Growth | None:
-    """The fewest new machines of this pool that let the workload fit; None when its maximum forbids."""
-    have = supply.pools[pool.name]
-    base = [have.eligible(pod_set) for pod_set in workload.pod_sets]
-    fresh = [not shape_refuses(s, pool.labels, pool.taints, pool.confidential) for s in workload.pod_sets]
-    vector = supply.node_vector(pool)
-    for group in _groups(pool, workload.required_topology, free_slots(fleet, pool, asked)):
-        for many in _attempts(len(group), _at_least(workload, requests, vector, have.free, base)):
-            slots = group[:many]
-            free = np.concatenate([have.free, np.tile(vector, (many, 1))])
-            eligible: list[Mask] = [
-                np.concatenate([mask, np.full(many, ok)]) for mask, ok in zip(base, fresh, strict=True)
-            ]
-            domains = [*have.domains, *(domains_of(pool, slot) for slot in slots)]
-            assignment = fit_rows(workload, requests, free, eligible, domains)
-            if assignment is not None:
-                return Growth(pool, tuple(slots), assignment)
-    return None
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Slots that may be asked for together, and the room that is there already."""
+
+    least: int  # machines that are missing at least
+    slots: Sequence[int]
 
 
-def _groups(pool: PoolState, level: str, slots: Iterable[int]) -> list[list[int]]:
-    """Slots that may be asked for together: all, or those of one domain."""
+def grow(supply: PoolSupply, slots: FreeSlots, vector: Ints, ask: Ask) -> Growth | None:
+    """The fewest new machines of this pool that let the gang fit; None when its maximum forbids.
+
+    `vector`: what a fresh node offers. The supply is left as it was.
+    """
+    per_node = fresh_capacity(vector, ask)
+    groups = _groups(supply, slots, per_node, ask)
+    best: list[int] | None = None
+    for group in sorted(groups, key=lambda group: group.least):
+        most = len(group.slots) if best is None else len(best) - 1
+        if group.least > most:
+            break  # those that follow need no fewer
+        found = _fewest(supply, group, most, vector, ask)
+        if found is not None:
+            best = found
+    return Growth(supply.pool, tuple(best)) if best is not None else None
+
+
+def fresh_capacity(vector: Ints, ask: Ask) -> list[int]:
+    """How many pods of each set fit on a fresh node."""
+    return [int(capacity(vector.reshape(1, -1), pod.request)[0]) for pod in ask.pods]
+
+
+def rows_of(pool: PoolState, slots: Iterable[int]) -> list[NewRow]:
+    """The rows that machines in these slots would be."""
+    return [new_row(pool, machine_name(pool, slot), domains_of(pool, slot)) for slot in slots]
+
+
+def _groups(supply: PoolSupply, slots: FreeSlots, per_node: Sequence[int], ask: Ask) -> list[_Group]:
+    level = ask.shape.required_topology
     if not level:
-        return [list(slots)]
-    by_domain: dict[str, list[int]] = defaultdict(list)
-    for slot in slots:
-        by_domain[domains_of(pool, slot)[level]].append(slot)
-    return [group for domain, group in by_domain.items() if domain]
+        there = [int(np.minimum(supply.room(pod), pod.count).sum()) for pod in ask.pods]
+        least = _least(ask, per_node, there)
+        # Bounded from above too: a fresh node for every pod is always enough.
+        most = min(len(slots), sum(pod.count for pod in ask.pods))
+        return [_Group(least, _suited(supply.pool, slots, most, ask))] if least <= most else []
+    rooms = [supply.room_by_domain(pod, level, len(supply), pod.count) for pod in ask.pods]
+    codes = {name: code for code, name in enumerate(supply.level(level)[1])}
+    found = []
+    for domain, free in slots.of_domains(level).items():
+        code = codes.get(domain)
+        there = [int(room[code]) if code is not None else 0 for room in rooms]
+        least = _least(ask, per_node, there)
+        if least <= len(free):
+            found.append(_Group(least, [slot for slot in free if _suits(supply.pool, slot, ask)]))
+    return found
 
 
-def _at_least(
-    workload: WorkloadState, requests: Sequence[Ints], vector: Ints, free: Ints, eligible: Sequence[Mask]
-) -> int:
-    """A lower bound of the machines that are missing, by each resource taken alone."""
-    need = sum(
-        (request * pod_set.count for request, pod_set in zip(requests, workload.pod_sets, strict=True)),
-        start=np.zeros_like(vector),
-    )
-    usable = np.zeros(free.shape[0], dtype=np.bool_)
-    for mask in eligible:
-        usable |= mask
-    missing = need - np.maximum(free[usable], 0).sum(axis=0)
-    offered = vector > 0
-    if (missing[~offered] > 0).any():
-        return 1 << 30
-    bound = -(-missing[offered] // vector[offered])
-    return max(1, int(bound.max(initial=1)))
+def _least(ask: Ask, per_node: Sequence[int], there: Sequence[int]) -> int:
+    """A lower bound of the machines that are missing, by each pod set taken alone."""
+    least = 1
+    for pod, fits, room in zip(ask.pods, per_node, there, strict=True):
+        missing = pod.count - room
+        if missing > 0:
+            least = max(least, -(-missing // fits) if fits else 1 << 30)
+    return least
 
 
-def _attempts(most: int, least: int) -> Iterable[int]:
-    """Numbers of machines to try: upwards from the bound, then in growing steps, at last all."""
-    step, many = 1, least
-    while many <= most:
-        yield many
-        many += step
-        step += 1 if many - least >= 8 else 0
-    if least <= most < many and many - step < most:
-        yield most
+def _suited(pool: PoolState, slots: FreeSlots, most: int, ask: Ask) -> Sequence[int]:
+    if all(set(pod.pod_set.node_selector.items()) <= pool.labels.items() for pod in ask.pods):
+        return slots.lowest(most)
+    return [slot for slot in slots.lowest(len(slots)) if _suits(pool, slot, ask)][:most]
+
+
+def _suits(pool: PoolState, slot: int, ask: Ask) -> bool:
+    # Selectors may name a rack, or a host that does not exist.
+    (row,) = rows_of(pool, (slot,))
+    return any(not shape_refuses(pod.pod_set, row.labels, (), pool.confidential) for pod in ask.pods)
+
+
+def _fewest(supply: PoolSupply, group: _Group, most: int, vector: Ints, ask: Ask) -> list[int] | None:
+    """The first slots of the group that suffice, at most `most`: doubling from the bound, then halving back."""
+    most = min(most, len(group.slots))
+    short, many = group.least - 1, group.least
+    while many <= most and not _fits_with(supply, group.slots[:many], vector, ask):
+        short, many = many, many + max(1, many - group.least + 1)
+        if many > most > short:
+            many = most
+    if many > most:
+        return None
+    while many - short > 1:
+        middle = (many + short) // 2
+        if _fits_with(supply, group.slots[:middle], vector, ask):
+            many = middle
+        else:
+            short = middle
+    return list(group.slots[:many])
+
+
+def _fits_with(supply: PoolSupply, slots: Sequence[int], vector: Ints, ask: Ask) -> bool:
+    supply.add(rows_of(supply.pool, slots), np.tile(vector, (len(slots), 1)))
+    placed = supply.place(ask, len(supply))
+    if placed is not None:
+        supply.give_back(ask, placed)
+    supply.drop_last(len(slots))
+    return placed is not None

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from scheduler.decision import MachineRemoval
 from scheduler.fleet import Fleet
+from scheduler.placement.pool_supply import PoolSupply
 from scheduler.placement.supply import Supply
 
 
@@ -26,22 +29,21 @@ def shrink(fleet: Fleet, supply: Supply, idle_since: Mapping[str, float], now: f
     since: dict[str, float] = {}
     idle_nodes: list[str] = []
     wakes: list[float] = []
-    for name, have in sorted(supply.pools.items()):
+    for name, have in supply.pools.items():
         pool = have.pool
         idle = []
-        for slot in have.slots[: have.ready]:
-            node = fleet.nodes[slot.name]
-            if slot.taken or not node.machine or _held(fleet, node.name):
+        for row in unused_ready(fleet, have):
+            node = fleet.nodes[have.names[row]]
+            idle_nodes.append(node.name)
+            if node.machine not in fleet.machines or fleet.machines[node.machine].going:
                 continue
             first = min(idle_since.get(node.machine, now), now)  # a clock that went back does not prolong
             since[node.machine] = first
-            idle.append((first, node.machine, node.name))
+            idle.append((first, node.machine))
         idle.sort()
-        idle_nodes.extend(node for _, _, node in idle)
-        standing = sum(1 for m in fleet.machines_of_pool.get(name, ()) if not fleet.machines[m].going)
-        spare = min(standing - pool.minimum, len(idle) - pool.headroom)
-        for first, machine, _ in idle[: max(spare, 0)]:
-            if now - first >= pool.scale_down_delay:
+        spare = min(fleet.standing(name) - pool.minimum, len(idle) - pool.headroom)
+        for first, machine in idle[: max(spare, 0)]:
+            if now >= first + pool.scale_down_delay:
                 removals.append(MachineRemoval(machine, f"idle for {int(now - first)} s"))
                 del since[machine]
             else:
@@ -49,6 +51,8 @@ def shrink(fleet: Fleet, supply: Supply, idle_since: Mapping[str, float], now: f
     return Shrinking(tuple(removals), since, tuple(sorted(idle_nodes)), min(wakes, default=None))
 
 
-def _held(fleet: Fleet, node: str) -> bool:
-    # Pods that others placed (DaemonSets) do not keep a node: they come and go with it.
-    return any(not holder.startswith("pod:") for holder in fleet.holders.get(node, ()))
+def unused_ready(fleet: Fleet, supply: PoolSupply) -> list[int]:
+    """Rows of ready nodes that nobody holds and no decision took. Pods of DaemonSets do not hold a node."""
+    _, rows = fleet.ready_nodes(supply.pool.name)
+    unused = (fleet.table.holds[rows] == 0) & (supply.takers[: supply.ready] == 0)
+    return np.flatnonzero(unused).tolist()

@@ -6,25 +6,65 @@ rack and a block, as many as the pool's interconnect says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
+from crds.labels import ZONE
 from scheduler.fleet import Fleet, PoolState
 
 
+class FreeSlots:
+    """The slots of one pool where a plan may still ask for machines: those without one, lowest first.
+
+    As many as the pool's maximum leaves room for. A machine that is going keeps its slot
+    until it is gone.
+    """
+
+    def __init__(self, fleet: Fleet, pool: PoolState) -> None:
+        self.pool = pool
+        taken = fleet.machines_of_pool.get(pool.name, set())
+        room = max(pool.maximum - len(taken), 0)
+        prefix = f"{pool.name}-"
+        numbers = {name.removeprefix(prefix) for name in taken}
+        free = (slot for slot in range(pool.maximum + len(taken)) if str(slot) not in numbers)
+        self._queue = deque(islice(free, room))
+        self._gone: set[int] = set()  # taken out of the middle of the queue
+        self._by_domain: dict[str, dict[str, list[int]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._queue) - len(self._gone)
+
+    def lowest(self, count: int) -> list[int]:
+        """The first `count` slots, or all when there are fewer."""
+        while self._queue and self._queue[0] in self._gone:
+            self._gone.discard(self._queue.popleft())
+        return list(islice((slot for slot in self._queue if slot not in self._gone), count))
+
+    def of_domains(self, level: str) -> Mapping[str, Sequence[int]]:
+        """The slots of each domain of a topology level, lowest first."""
+        groups = self._by_domain.get(level)
+        if groups is None:
+            groups = defaultdict(list)
+            for slot in self._queue:
+                if slot not in self._gone and (domain := domains_of(self.pool, slot)[level]):
+                    groups[domain].append(slot)
+            self._by_domain[level] = groups
+        return groups
+
+    def take(self, slots: Sequence[int]) -> None:
+        """These are asked for now."""
+        for slot in slots:
+            self._gone.add(slot)
+            domains = domains_of(self.pool, slot)
+            for level, groups in self._by_domain.items():
+                if domains[level]:
+                    groups[domains[level]].remove(slot)
+
+
 def machine_name(pool: PoolState, slot: int) -> str:
+    """The name of the machine in a slot: the same need always asks for the same machine."""
     return f"{pool.name}-{slot}"
-
-
-def free_slots(fleet: Fleet, pool: PoolState, asked: set[str]) -> Iterator[int]:
-    """The slots without a machine, lowest first, as many as the pool may still have."""
-    taken = {name for name in fleet.machines_of_pool.get(pool.name, ())} | asked
-    room = pool.maximum - len(taken)
-    slot = 0
-    while room > 0:
-        if machine_name(pool, slot) not in taken:
-            yield slot
-            room -= 1
-        slot += 1
 
 
 def domains_of(pool: PoolState, slot: int) -> Mapping[str, str]:
@@ -36,6 +76,6 @@ def domains_of(pool: PoolState, slot: int) -> Mapping[str, str]:
         "nvlinkDomain": "" if nvlink is None else f"{pool.name}-nvl-{nvlink}",
         "rack": "" if rack is None else f"{pool.name}-rack-{rack}",
         "block": "" if block is None else f"{pool.name}-block-{block}",
-        "zone": "",
+        "zone": pool.labels.get(ZONE, ""),
         "site": pool.site,
     }

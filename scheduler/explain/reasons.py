@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-INACTIVE = "Inactive"
 TENANT_UNKNOWN = "TenantUnknown"
 TENANT_ON_HOLD = "TenantOnHold"
 CLASS_NOT_IN_QUOTA = "ClassNotInQuota"
 QUOTA_EXCEEDED = "QuotaExceeded"
 NO_POOL_FITS = "NoPoolFits"
-POD_TOO_LARGE = "PodTooLarge"
 POOL_AT_MAXIMUM = "PoolAtMaximum"
+TOPOLOGY_TOO_NARROW = "TopologyTooNarrow"
 MACHINES_COMING = "MachinesComing"
-NO_ROOM = "NoRoom"
 NODE_LOST = "NodeLost"
+
+# Topology levels as people say them.
+_WORDS = {"nvlinkDomain": "nvlink domain", "rack": "rack", "block": "block", "zone": "zone", "site": "site"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +59,30 @@ def no_pool_fits(tried: dict[str, str]) -> Reason:
     return Reason(NO_POOL_FITS, detail, "add a pool, or change what the pods select, tolerate or require")
 
 
-def pod_too_large(pool: str, resource: str, wanted: int, offered: int) -> Reason:
+def at_maximum(
+    pool: str, tried: int, pod_set: str, room: int, count: int, missing: int, maximum: int, level: str
+) -> Reason:
+    where = f"in one {_WORDS[level]} " if level else ""
     return Reason(
-        POD_TOO_LARGE,
-        f"a pod asks for {wanted} {resource}, a node of {pool} offers {offered}",
-        f"ask for at most {offered} {resource} a pod",
+        POOL_AT_MAXIMUM,
+        f"pool {pool}: {room} of {count} {pod_set} pods have room {where}on {tried} node{'s' * (tried != 1)}, "
+        f"coming ones included, and the pool may have {maximum}",
+        f"needs {missing} more free node{'s' * (missing != 1)} {where}of {pool}: wait until running work ends, "
+        f"or raise spec.scaling.max of {pool}",
     )
 
 
-def at_maximum(pool: str, missing: int, maximum: int) -> Reason:
+def topology_too_narrow(pool: str, level: str, pod_set: str, count: int, span: int) -> Reason:
     return Reason(
-        POOL_AT_MAXIMUM,
-        f"pool {pool} would need {missing} more machine{'s' * (missing != 1)} and may have {maximum}",
-        f"raise spec.scaling.max of {pool} by {missing}, or wait until running work ends",
+        TOPOLOGY_TOO_NARROW,
+        f"pool {pool}: {count} {pod_set} pods never fit in one {_WORDS[level]}, which has {span} nodes",
+        "require a wider topology level, only prefer it, or ask for fewer pods",
     )
 
 
 def machines_coming(pool: str, coming: int) -> Reason:
     return Reason(MACHINES_COMING, f"{coming} machine{'s' * (coming != 1)} of {pool} are on their way", "")
+
+
+def node_lost(node: str) -> Reason:
+    return Reason(NODE_LOST, f"node {node} is gone", "")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 
+from scheduler.fleet.attributes import Attributes, Column
+from scheduler.fleet.shape import Shapes
 from scheduler.fleet.state import (
     BoundPod,
     MachineState,
@@ -15,9 +17,10 @@ from scheduler.fleet.state import (
     TenantState,
     WorkloadState,
 )
-from scheduler.fleet.table import NodeTable
+from scheduler.fleet.table import Ints, NodeTable
 
 _PODS = "pods"
+_POD_HOLDER = "pod:"  # before the key of a pod that others placed; workload keys have no colon
 
 
 class Fleet:
@@ -25,6 +28,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.table = NodeTable()
+        self.attributes = Attributes()
         self.nodes: dict[str, NodeState] = {}
         self.pools: dict[str, PoolState] = {}
         self.machines: dict[str, MachineState] = {}
@@ -33,12 +37,20 @@ class Fleet:
         self.pods: dict[str, BoundPod] = {}
         self.nodes_of_pool: dict[str, set[str]] = defaultdict(set)
         self.machines_of_pool: dict[str, set[str]] = defaultdict(set)
+        self.coming_of_pool: dict[str, set[str]] = defaultdict(set)  # machines without a ready node
+        self.going_of_pool: dict[str, set[str]] = defaultdict(set)
+        self.tainted_of_pool: dict[str, set[str]] = defaultdict(set)  # nodes that have taints
         self.pending: dict[str, WorkloadState] = {}
-        self.holders: dict[str, set[str]] = defaultdict(set)  # node → workloads that hold room on it
+        self.shapes = Shapes()  # of the pending
+        self.holders: dict[str, set[str]] = defaultdict(set)  # node → workloads and pods with room on it
+        self.homeless: set[str] = set()  # nodes that do not exist, with something still holding room on them
         self.usage: dict[tuple[str, str], int] = defaultdict(int)  # (tenant, accelerator) → devices
+        self._machines_of_node: dict[str, set[str]] = defaultdict(set)
+        self._ready: dict[str, tuple[list[str], Ints]] = {}  # pool → its ready nodes by name; made when asked for
         self._claims: dict[str, list[tuple[str, dict[str, int]]]] = {}  # holder → (node, amounts)
         self._claims_on: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)  # node → holder → amounts
         self._charged: dict[str, tuple[str, str, int]] = {}  # workload → its share of `usage`
+        self._device_names: Counter[str] = Counter()  # the resources that pools call their devices
 
     # Nodes and machines
 
@@ -47,117 +59,215 @@ class Fleet:
         old = self.nodes.get(node.name)
         if old is not None and old.pool != node.pool:
             self.nodes_of_pool[old.pool].discard(node.name)
+            self.tainted_of_pool[old.pool].discard(node.name)
+        if old is None or (old.pool, takes_pods(old)) != (node.pool, takes_pods(node)):
+            for pool in {node.pool, old.pool if old is not None else node.pool}:
+                self._ready.pop(pool, None)
         self.nodes[node.name] = node
         self.nodes_of_pool[node.pool].add(node.name)
+        if node.taints:
+            self.tainted_of_pool[node.pool].add(node.name)
+        else:
+            self.tainted_of_pool[node.pool].discard(node.name)
         row = self.table.add(node.name)
         vector = self.table.vector(node.allocatable)
         self.table.allocatable[row] = vector
+        self.attributes.update(row, node)
         if old is None:
-            for amounts in self._claims_on[node.name].values():
-                self._add(row, amounts, 1)
+            self.homeless.discard(node.name)
+            for holder, amounts in self._claims_on.get(node.name, {}).items():
+                self._add(row, holder, amounts, 1)
+        for machine in self._machines_of_node.get(node.name, ()):
+            self._sort_machine(self.machines[machine])
 
     def remove_node(self, name: str) -> None:
         """The node is gone; what was claimed on it stays claimed should it come back."""
         node = self.nodes.pop(name, None)
-        if node is not None:
-            self.nodes_of_pool[node.pool].discard(name)
-            self.table.drop(name)
+        if node is None:
+            return
+        self.nodes_of_pool[node.pool].discard(name)
+        self.tainted_of_pool[node.pool].discard(name)
+        self._ready.pop(node.pool, None)
+        self.table.drop(name)
+        if self._claims_on.get(name):
+            self.homeless.add(name)
+        for machine in self._machines_of_node.get(name, ()):
+            self._sort_machine(self.machines[machine])
 
     def upsert_machine(self, machine: MachineState) -> None:
+        """Take in a machine: new, now with a node, or now going."""
+        self.remove_machine(machine.name)
         self.machines[machine.name] = machine
         self.machines_of_pool[machine.pool].add(machine.name)
+        if machine.node:
+            self._machines_of_node[machine.node].add(machine.name)
+        self._sort_machine(machine)
 
     def remove_machine(self, name: str) -> None:
+        """The machine is gone. Its node, if there still is one, is removed by itself."""
         machine = self.machines.pop(name, None)
-        if machine is not None:
-            self.machines_of_pool[machine.pool].discard(name)
+        if machine is None:
+            return
+        for index in (self.machines_of_pool, self.coming_of_pool, self.going_of_pool):
+            index[machine.pool].discard(name)
+        if machine.node:
+            self._machines_of_node[machine.node].discard(name)
+            if not self._machines_of_node[machine.node]:
+                del self._machines_of_node[machine.node]
+
+    def _sort_machine(self, machine: MachineState) -> None:
+        coming = not machine.going and not self.machine_ready(machine)
+        for belongs, index in ((coming, self.coming_of_pool), (machine.going, self.going_of_pool)):
+            if belongs:
+                index[machine.pool].add(machine.name)
+            else:
+                index[machine.pool].discard(machine.name)
 
     # Pools and tenants
 
     def upsert_pool(self, pool: PoolState) -> None:
+        """Take in a pool."""
+        self._name_devices(pool.name, pool.resource)
         self.pools[pool.name] = pool
 
     def remove_pool(self, name: str) -> None:
+        """The pool is gone."""
+        self._name_devices(name, "")
         self.pools.pop(name, None)
 
     def upsert_tenant(self, tenant: TenantState) -> None:
+        """Take in a tenant."""
         self.tenants[tenant.name] = tenant
 
     def remove_tenant(self, name: str) -> None:
+        """The tenant is gone; its workloads wait with that reason."""
         self.tenants.pop(name, None)
+
+    def _name_devices(self, pool: str, resource: str) -> None:
+        before, known = self.pools.get(pool), set(self._device_names)
+        if before is not None:
+            self._device_names -= Counter([before.resource])
+        if resource:
+            self._device_names[resource] += 1
+        if set(self._device_names) != known:
+            # What counts as a device has changed, so all charges are made anew. Rare.
+            for key in list(self._charged):
+                self._charge(self.workloads[key])
 
     # Workloads and pods
 
     def upsert_workload(self, workload: WorkloadState) -> None:
         """Take in a workload; what it holds replaces what it held."""
         self.workloads[workload.key] = workload
-        waits = not workload.admitted and not workload.finished and workload.active
-        if waits:
+        if not workload.admitted and not workload.finished and workload.active:
             self.pending[workload.key] = workload
+            self.shapes.add(workload)
         else:
             self.pending.pop(workload.key, None)
-        held = workload.placements if workload.admitted and not workload.finished else ()
+            self.shapes.drop(workload.key)
         requests = {pod_set.name: pod_set.requests for pod_set in workload.pod_sets}
-        claims = [(node, _times(requests.get(name, {}), count)) for name, node, count in held if count > 0]
-        self._claim(workload.key, claims)
-        self._charge(workload, held)
+        held = workload.placements if workload.admitted and not workload.finished else ()
+        self._claim(
+            workload.key, [(node, _times(requests.get(name, {}), count)) for name, node, count in held if count > 0]
+        )
+        self._charge(workload)
 
     def remove_workload(self, key: str) -> None:
+        """The workload is gone, and what it held is free."""
         self.workloads.pop(key, None)
         self.pending.pop(key, None)
+        self.shapes.drop(key)
         self._claim(key, [])
         self._uncharge(key)
 
     def upsert_pod(self, pod: BoundPod) -> None:
         """Take in a pod that others placed."""
+        self._claim(_POD_HOLDER + pod.key, [])  # before its `keeps_node` changes
         self.pods[pod.key] = pod
-        self._claim(f"pod:{pod.key}", [(pod.node, _times(pod.requests, 1))])
+        self._claim(_POD_HOLDER + pod.key, [(pod.node, _times(pod.requests, 1))])
 
     def remove_pod(self, key: str) -> None:
+        """The pod is gone, and what it held is free."""
+        self._claim(_POD_HOLDER + key, [])
         self.pods.pop(key, None)
-        self._claim(f"pod:{key}", [])
 
     # Derived
 
     def machine_ready(self, machine: MachineState) -> bool:
-        """Whether the machine has become a node that takes pods."""
+        """Whether the machine has become a node that takes pods, or would but for being cordoned."""
         node = self.nodes.get(machine.node)
         return node is not None and node.ready
+
+    def ready_nodes(self, pool: str) -> tuple[list[str], Ints]:
+        """(names in order, rows of the table) of the pool's nodes that take pods."""
+        found = self._ready.get(pool)
+        if found is None:
+            names = sorted(name for name in self.nodes_of_pool.get(pool, ()) if takes_pods(self.nodes[name]))
+            found = names, np.array([self.table.rows[name] for name in names], dtype=np.int64)
+            self._ready[pool] = found
+        return found
+
+    def standing(self, pool: str) -> int:
+        """How many machines of the pool are there to stay: coming or ready."""
+        return len(self.machines_of_pool.get(pool, ())) - len(self.going_of_pool.get(pool, ()))
+
+    def label_column(self, key: str) -> Column:
+        """The label's values by row of the table."""
+        return self.attributes.label(key, ((self.table.rows[name], node) for name, node in self.nodes.items()))
+
+    def workload_holders(self, node: str) -> list[str]:
+        """The workloads that hold room on a node, or on one that is gone."""
+        return [holder for holder in self.holders.get(node, ()) if not holder.startswith(_POD_HOLDER)]
+
+    def devices_of(self, requests: Mapping[str, int]) -> int:
+        """Devices in a request: of the resources that pools offer as such.
+
+        While no pool is known, every extended resource counts, which errs towards refusing.
+        """
+        known = self._device_names
+        return sum(amount for name, amount in requests.items() if (name in known if known else "/" in name))
 
     def _claim(self, holder: str, claims: list[tuple[str, dict[str, int]]]) -> None:
         for node, _ in self._claims.pop(holder, ()):
             amounts = self._claims_on[node].pop(holder, None)
             if amounts is not None and node in self.table.rows:
-                self._add(self.table.rows[node], amounts, -1)
+                self._add(self.table.rows[node], holder, amounts, -1)
             if not self._claims_on[node]:
                 del self._claims_on[node]
+                self.homeless.discard(node)
             self.holders[node].discard(holder)
             if not self.holders[node]:
                 del self.holders[node]
         if not claims:
             return
         self._claims[holder] = claims
+        together: dict[str, dict[str, int]] = {}  # two pod sets of one workload may share a node
         for node, amounts in claims:
-            # Two pod sets of one workload may share a node: their claims add up.
-            known = self._claims_on[node].setdefault(holder, {})
+            known = together.setdefault(node, {})
             for name, amount in amounts.items():
                 known[name] = known.get(name, 0) + amount
+        for node, amounts in together.items():
+            self._claims_on[node][holder] = amounts
             self.holders[node].add(holder)
             if node in self.table.rows:
-                self._add(self.table.rows[node], amounts, 1)
+                self._add(self.table.rows[node], holder, amounts, 1)
+            else:
+                self.homeless.add(node)
 
-    def _add(self, row: int, amounts: Mapping[str, int], sign: int) -> None:
+    def _add(self, row: int, holder: str, amounts: Mapping[str, int], sign: int) -> None:
         columns = [self.table.column(name) for name in amounts]
         self.table.used[row, columns] += sign * np.array(list(amounts.values()), dtype=np.int64)
+        if not holder.startswith(_POD_HOLDER) or self.pods[holder.removeprefix(_POD_HOLDER)].keeps_node:
+            self.table.holds[row] += sign
 
-    def _charge(self, workload: WorkloadState, held: Iterable[tuple[str, str, int]]) -> None:
+    def _charge(self, workload: WorkloadState) -> None:
         self._uncharge(workload.key)
         if not workload.accelerator or not workload.admitted or workload.finished:
             return
         by_set: dict[str, int] = defaultdict(int)
-        for name, _, count in held:
+        for name, _, count in workload.placements:
             by_set[name] += count
-        devices = sum(devices_of(pod_set.requests) * by_set[pod_set.name] for pod_set in workload.pod_sets)
+        devices = sum(self.devices_of(pod_set.requests) * by_set[pod_set.name] for pod_set in workload.pod_sets)
         share = (workload.tenant, workload.accelerator, devices)
         self._charged[workload.key] = share
         self.usage[share[:2]] += devices
@@ -170,9 +280,9 @@ class Fleet:
                 del self.usage[share[:2]]
 
 
-def devices_of(requests: Mapping[str, int]) -> int:
-    """Whole accelerators in a request: extended resources have a domain in their name."""
-    return sum(amount for name, amount in requests.items() if "/" in name)
+def takes_pods(node: NodeState) -> bool:
+    """Ready, and neither cordoned nor draining."""
+    return node.ready and node.schedulable
 
 
 def _times(requests: Mapping[str, int], count: int) -> dict[str, int]:

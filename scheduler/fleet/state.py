@@ -163,3 +163,4 @@ class BoundPod:
     key: str  # namespace/name
     node: str
     requests: Resources
+    keeps_node: bool = False  # whether its node counts as used: false for DaemonSets, which go with their node

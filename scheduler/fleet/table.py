@@ -6,7 +6,7 @@ resource name costs one column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 
 
 class NodeTable:
-    """`allocatable[row, column]` and `used[row, column]`; a row that is free has no node."""
+    """`allocatable[row, column]`, `used[row, column]` and `holds[row]`; a row that is free has no node."""
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
@@ -23,6 +23,7 @@ class NodeTable:
         self.names: list[str] = []  # of each row; "" when it is free
         self.allocatable: Ints = np.zeros((16, 4), dtype=np.int64)
         self.used: Ints = np.zeros((16, 4), dtype=np.int64)
+        self.holds: Ints = np.zeros(16, dtype=np.int64)  # how many hold a node against removal
         self._free: list[int] = []
 
     def column(self, resource: str) -> int:
@@ -52,6 +53,7 @@ class NodeTable:
                 if row >= self.allocatable.shape[0]:
                     self.allocatable = _grown(self.allocatable, axis=0)
                     self.used = _grown(self.used, axis=0)
+                    self.holds = _grown(self.holds, axis=0)
             else:
                 self.names[row] = name
             self.rows[name] = row
@@ -63,12 +65,12 @@ class NodeTable:
         self.names[row] = ""
         self.allocatable[row] = 0
         self.used[row] = 0
+        self.holds[row] = 0
         self._free.append(row)
 
-    def free(self, rows: Iterable[int]) -> Ints:
-        """A copy of what is free on these rows, in the given order."""
-        index = np.fromiter(rows, dtype=np.int64)
-        free: Ints = self.allocatable[index] - self.used[index]
+    def free(self, rows: Ints) -> Ints:
+        """A copy of what is free on these rows, in the given order. Shape (rows, columns)."""
+        free: Ints = self.allocatable[rows] - self.used[rows]
         return free
 
 

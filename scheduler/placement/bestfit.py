@@ -1,4 +1,4 @@
-"""Best fit of a gang on nodes given as arrays: all pods or none.
+"""Best fit of equal pods on rows given as arrays.
 
 Rule: a rest that one node can take whole goes to the node where the fewest further pods
 would fit; otherwise the roomiest nodes are filled first, so that a gang touches few
@@ -7,8 +7,6 @@ nodes. Ties go to the node with fewer free devices, then to the first row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,58 +14,50 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Assignment = list[tuple[int, int, int]]  # pod set index, row, count
 
-_MANY = np.iinfo(np.int64).max
+UNBOUNDED = int(np.iinfo(np.int64).max) >> 16  # pods that ask for nothing; sums over 65,536 rows stay exact
 
 
-def capacity(free: Ints, request: Ints, eligible: Mask) -> Ints:
-    """How many pods of `request` fit on each row; 0 where not eligible. Shapes: (n, r), (r,), (n,)."""
+def capacity(free: Ints, request: Ints) -> Ints:
+    """How many pods of `request` fit on each row. Shapes: (n, r), (r,) → (n,)."""
     needed = np.flatnonzero(request)
     if needed.size == 0:
-        fits = np.full(free.shape[0], _MANY, dtype=np.int64)
-    else:
-        fits = np.maximum(free[:, needed] // request[needed], 0).min(axis=1)
-    return np.where(eligible, fits, 0)
+        return np.full(free.shape[0], UNBOUNDED, dtype=np.int64)
+    fits: Ints = free[:, needed[0]] // request[needed[0]]
+    for column in needed[1:]:
+        np.minimum(fits, free[:, column] // request[column], out=fits)
+    np.maximum(fits, 0, out=fits)
+    return fits
 
 
-def fit_gang(
-    free: Ints, requests: Sequence[Ints], counts: Sequence[int], eligible: Sequence[Mask]
-) -> Assignment | None:
-    """Place all pod sets on a copy of `free`, or None."""
-    left = free.copy()
-    # The largest pods first: small ones fit into what these leave.
-    order = sorted(range(len(requests)), key=lambda i: (-int(requests[i].max(initial=0)), i))
-    placed: Assignment = []
-    for index in order:
-        rows = fit_one(left, requests[index], counts[index], eligible[index])
-        if rows is None:
-            return None
-        for row, count in rows:
-            left[row] -= requests[index] * count
-            placed.append((index, row, count))
-    return sorted(placed)
+def spread(caps: Ints, count: int, devices: Ints, tight: bool = False) -> list[tuple[int, int]] | None:
+    """Place `count` equal pods: [(row, count)], or None when they do not all fit.
 
-
-def fit_one(free: Ints, request: Ints, count: int, eligible: Mask) -> list[tuple[int, int]] | None:
-    """Place `count` pods of one shape: [(row, count)], or None."""
-    caps = capacity(free, request, eligible)
-    if int(np.minimum(caps, count).sum()) < count:
+    `caps`: how many fit on each row; `devices`: free ones, which settle ties. `tight`
+    fills the nodes with least room first, which leaves whole nodes to others at the price
+    of touching more of them.
+    """
+    usable = np.minimum(caps, count)
+    if int(usable.sum()) < count:
         return None
-    needed = np.flatnonzero(request)
-    scarce = free[:, needed[-1]] if needed.size else np.zeros(free.shape[0], dtype=np.int64)
     chosen: list[tuple[int, int]] = []
     rest = count
-    if not (caps >= rest).any():
-        some = np.flatnonzero(caps)
-        order = some[np.lexsort((some, scarce[some], -caps[some]))]
-        filled = np.cumsum(caps[order])
+    enough = caps >= rest
+    if tight or not enough.any():
+        some = np.flatnonzero(usable)
+        order = some[np.lexsort((some, devices[some], usable[some] if tight else -usable[some]))]
+        filled = np.cumsum(usable[order])
         whole = int(np.searchsorted(filled, rest, side="right"))
-        for row in order[:whole]:
-            chosen.append((int(row), int(caps[row])))
+        chosen.extend((int(row), int(usable[row])) for row in order[:whole])
         rest -= int(filled[whole - 1]) if whole else 0
-        caps = caps.copy()
-        caps[order[:whole]] = 0
+        enough = caps >= rest
+        enough[order[:whole]] = False
     if rest:
-        enough = np.flatnonzero(caps >= rest)
-        tightest = enough[np.lexsort((enough, scarce[enough], caps[enough]))[0]]
-        chosen.append((int(tightest), rest))
+        chosen.append((_tightest(caps, enough, devices), rest))
     return chosen
+
+
+def _tightest(caps: Ints, enough: Mask, devices: Ints) -> int:
+    rows = np.flatnonzero(enough)
+    room = caps[rows]
+    ties = rows[room == room.min()]
+    return int(ties[np.argmin(devices[ties])]) if ties.size > 1 else int(ties[0])

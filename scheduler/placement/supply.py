@@ -1,97 +1,22 @@
-"""What one plan can give away: ready nodes, machines on their way, machines it asks for.
-
-A scratch copy: taking room from it changes nothing in the fleet.
-"""
+"""What one plan can give away, pool by pool. A scratch copy: taking room changes nothing in the fleet."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Mapping
 
 import numpy as np
 
-from scheduler.fleet import Fleet, NodeState, PodSet, PoolState, WorkloadState
-from scheduler.placement.bestfit import Assignment, Ints, Mask, fit_gang
+from crds.labels import BLOCK, MACHINE, NVLINK_DOMAIN, RACK, ZONE
+from scheduler.fleet import Fleet, MachineState, PodSet, PoolState
+from scheduler.fleet.attributes import Codes
+from scheduler.fleet.shape import Shape
+from scheduler.placement.ask import Ask, PodAsk
+from scheduler.placement.bestfit import Ints, Mask
 from scheduler.placement.eligibility import shape_refuses
-from scheduler.placement.topology import fit_in_domain
+from scheduler.placement.pool_supply import NewRow, PoolSupply
 
-Domains = Mapping[str, str]  # topology level → domain
-_Shape = tuple[tuple[tuple[str, str], ...], tuple[object, ...], bool]
-
-
-@dataclass(slots=True)
-class Slot:
-    """One row that pods can be placed on."""
-
-    name: str  # of the node, or of the machine that is to become one
-    labels: Mapping[str, str]
-    taken: bool = False
-
-
-class PoolSupply:
-    """The rows of one pool: ready ones first, then the coming, then the asked-for."""
-
-    def __init__(self, pool: PoolState, width: int) -> None:
-        self.pool = pool
-        self.slots: list[Slot] = []
-        self.domains: list[Domains] = []
-        self.free: Ints = np.zeros((0, width), dtype=np.int64)
-        self.ready = 0  # how many rows are ready nodes
-        self._masks: dict[_Shape, Mask] = {}
-
-    def extend(self, slots: Sequence[Slot], domains: Sequence[Domains], free: Ints) -> None:
-        self.slots.extend(slots)
-        self.domains.extend(domains)
-        self.free = np.concatenate([self.free, free])
-        self._masks.clear()
-
-    def eligible(self, pod_set: PodSet) -> Mask:
-        """Rows whose labels suit. Taints and TEE are the pool's and were looked at before."""
-        key: _Shape = (tuple(sorted(pod_set.node_selector.items())), pod_set.tolerations, pod_set.confidential)
-        mask = self._masks.get(key)
-        if mask is None:
-            if not pod_set.node_selector:
-                mask = np.ones(len(self.slots), dtype=np.bool_)
-            else:
-                mask = np.array(
-                    [not shape_refuses(pod_set, slot.labels, (), self.pool.confidential) for slot in self.slots],
-                    dtype=np.bool_,
-                )
-            self._masks[key] = mask
-        return mask
-
-    def fit(self, workload: WorkloadState, requests: Sequence[Ints], rows: int) -> Assignment | None:
-        """Place a workload on the first `rows` rows, honouring its topology. None when it does not fit."""
-        return fit_rows(
-            workload,
-            requests,
-            self.free[:rows],
-            [self.eligible(pod_set)[:rows] for pod_set in workload.pod_sets],
-            self.domains[:rows],
-        )
-
-    def take(self, assignment: Assignment, requests: Sequence[Ints]) -> None:
-        for index, row, count in assignment:
-            self.free[row] -= requests[index] * count
-            self.slots[row].taken = True
-
-
-def fit_rows(
-    workload: WorkloadState,
-    requests: Sequence[Ints],
-    free: Ints,
-    eligible: Sequence[Mask],
-    domains: Sequence[Domains],
-) -> Assignment | None:
-    """All pods of the workload on these rows, in one domain where that is required."""
-    counts = [pod_set.count for pod_set in workload.pod_sets]
-    level = workload.required_topology or workload.preferred_topology
-    if level:
-        inside = fit_in_domain(free, requests, counts, eligible, [domain.get(level, "") for domain in domains])
-        if inside is not None or workload.required_topology:
-            return inside
-    return fit_gang(free, requests, counts, eligible)
+_LABEL_OF = {"block": BLOCK, "rack": RACK, "nvlinkDomain": NVLINK_DOMAIN}
 
 
 class Supply:
@@ -99,70 +24,105 @@ class Supply:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._vectors: dict[tuple[tuple[str, int], ...], Ints] = {}
+        self._asks: dict[Shape, Ask | None] = {}
         for pool in fleet.pools.values():
-            for resource in pool.allocatable:
+            for resource in ("pods", pool.resource, *pool.allocatable):
                 fleet.table.column(resource)  # a column more changes no value: the fleet stays as it was
         self.width = fleet.table.allocatable.shape[1]
-        self.pools: dict[str, PoolSupply] = {}
-        self.coming: dict[str, int] = defaultdict(int)
-        for name in sorted(fleet.pools):
-            self.pools[name] = self._pool(fleet.pools[name])
+        self._vectors = {pool.name: self._vector(pool) for pool in fleet.pools.values()}
+        self.pools: dict[str, PoolSupply] = {name: self._pool(fleet.pools[name]) for name in sorted(fleet.pools)}
 
-    def requests(self, workload: WorkloadState) -> list[Ints] | None:
-        """What one pod of each set takes, as vectors; None when a resource is offered nowhere."""
-        vectors = []
-        for pod_set in workload.pod_sets:
-            if any(amount and name not in self._fleet.table.columns for name, amount in pod_set.requests.items()):
-                return None
-            key = tuple(sorted(pod_set.requests.items()))
-            vector = self._vectors.get(key)
-            if vector is None:
-                vector = np.zeros(self.width, dtype=np.int64)
-                for name, amount in {**pod_set.requests, "pods": 1}.items():
-                    if amount:
-                        vector[self._fleet.table.columns[name]] = amount
-                self._vectors[key] = vector
-            vectors.append(vector)
-        return vectors
+    def ask(self, shape: Shape) -> Ask | None:
+        """What workloads of this shape ask for; None when a resource is offered nowhere."""
+        if shape not in self._asks:
+            self._asks[shape] = self._ask(shape)
+        return self._asks[shape]
 
     def node_vector(self, pool: PoolState) -> Ints:
-        """What a fresh node of the pool offers."""
+        """What a fresh node of the pool offers, by resource column."""
+        return self._vectors[pool.name]
+
+    def _vector(self, pool: PoolState) -> Ints:
         vector = np.zeros(self.width, dtype=np.int64)
         for name, amount in pool.allocatable.items():
             vector[self._fleet.table.columns[name]] = amount
         return vector
 
+    def _ask(self, shape: Shape) -> Ask | None:
+        columns = self._fleet.table.columns
+        pods = []
+        for pod_set in shape.pod_sets:
+            amounts = {name: amount for name, amount in pod_set.requests.items() if amount}
+            if not amounts.keys() <= columns.keys():
+                return None
+            request = np.zeros(self.width, dtype=np.int64)
+            for name, amount in amounts.items():
+                request[columns[name]] += amount
+            request[columns["pods"]] += 1
+            suits = (tuple(sorted(pod_set.node_selector.items())), pod_set.tolerations, pod_set.confidential)
+            pods.append(PodAsk(pod_set, pod_set.count, request, suits, (request.tobytes(), suits)))
+        devices = sum(self._fleet.devices_of(one.requests) * one.count for one in shape.pod_sets)
+        return Ask(shape, tuple(pods), devices)
+
     def _pool(self, pool: PoolState) -> PoolSupply:
         fleet = self._fleet
-        supply = PoolSupply(pool, self.width)
-        nodes = [fleet.nodes[name] for name in sorted(fleet.nodes_of_pool.get(pool.name, ()))]
-        ready = [node for node in nodes if node.ready and node.schedulable]
-        if ready:
-            free = fleet.table.free(fleet.table.rows[node.name] for node in ready)[:, : self.width]
-            supply.extend([Slot(node.name, node.labels) for node in ready], [node_domains(n) for n in ready], free)
-        supply.ready = len(ready)
-        machines = (fleet.machines[name] for name in sorted(fleet.machines_of_pool.get(pool.name, ())))
-        coming = [m for m in machines if not m.going and not fleet.machine_ready(m)]
-        self.coming[pool.name] = len(coming)
-        if coming:
-            supply.extend(
-                [Slot(machine.name, pool.labels) for machine in coming],
-                [
-                    {"nvlinkDomain": m.nvlink_domain, "rack": m.rack, "block": m.block, "site": pool.site}
-                    for m in coming
-                ],
-                np.tile(self.node_vector(pool), (len(coming), 1)),
-            )
+        names, rows = fleet.ready_nodes(pool.name)
+        supply = PoolSupply(
+            pool,
+            names,
+            fleet.table.free(rows)[:, : self.width],
+            fleet.table.columns[pool.resource],
+            _ReadyNodes(fleet, pool, names, rows),
+        )
+        for name in sorted(fleet.coming_of_pool.get(pool.name, ())):
+            self._add_coming(supply, fleet.machines[name])
         return supply
 
+    def _add_coming(self, supply: PoolSupply, machine: MachineState) -> None:
+        node = self._fleet.nodes.get(machine.node)
+        vector = self._vectors[supply.pool.name]
+        domains = {"nvlinkDomain": machine.nvlink_domain, "rack": machine.rack, "block": machine.block}
+        row = new_row(supply.pool, machine.name, domains)
+        if node is not None:
+            if not node.schedulable:
+                return
+            # It has joined, but its devices are not there yet or its kubelet is silent: pods may be on it.
+            vector = vector - self._fleet.table.used[self._fleet.table.rows[node.name]][: self.width]
+            row = NewRow(row.name, node.labels, row.domains)
+        supply.add([row], vector.reshape(1, -1))
 
-def node_domains(node: NodeState) -> Domains:
-    """The domains that a node stands in, by level."""
-    return {
-        "nvlinkDomain": node.nvlink_domain,
-        "rack": node.rack,
-        "block": node.block,
-        "zone": node.zone,
-        "site": node.site,
-    }
+
+def new_row(pool: PoolState, machine: str, domains: Mapping[str, str]) -> NewRow:
+    """The row of a machine of a pool whose node is not known yet.
+
+    Its host name is not known either, so that nothing is bought for pods that select one.
+    """
+    labels = {**pool.labels, MACHINE: machine}
+    labels.update({label: domains[level] for level, label in _LABEL_OF.items() if domains.get(level)})
+    return NewRow(machine, labels, {**domains, "zone": pool.labels.get(ZONE, ""), "site": pool.site})
+
+
+class _ReadyNodes:
+    """The ready nodes of a pool, read from the fleet's columns when somebody asks."""
+
+    def __init__(self, fleet: Fleet, pool: PoolState, names: list[str], rows: Ints) -> None:
+        self._fleet, self._pool, self._names, self._rows = fleet, pool, names, rows
+
+    def mask(self, pod_set: PodSet) -> Mask:
+        mask = np.ones(len(self._names), dtype=np.bool_)
+        for key, value in pod_set.node_selector.items():
+            column = self._fleet.label_column(key)
+            code = column.of.get(value)
+            mask &= column.codes[self._rows] == code if code is not None else np.False_
+        for name in self._fleet.tainted_of_pool.get(self._pool.name, ()):
+            node = self._fleet.nodes[name]
+            # The pool's own taints were looked at before; this is about a node's further ones.
+            if node.taints != self._pool.taints and shape_refuses(pod_set, node.labels, node.taints, node.confidential):
+                at = bisect_left(self._names, name)
+                if at < len(self._names) and self._names[at] == name:
+                    mask[at] = False
+        return mask
+
+    def domains(self, level: str) -> tuple[Codes, list[str]]:
+        column = self._fleet.attributes.level(level)
+        return column.codes[self._rows], column.values

@@ -206,7 +206,7 @@ def test_required_topology_keeps_a_gang_in_one_rack() -> None:
     placed = {a.workload: sorted(p.node for p in a.placements) for a in decided.admissions}
     assert placed["train/gang"] == ["h200-4", "h200-5"]
     made.upsert_workload(job("toowide", count=3, required_topology="rack"))
-    assert codes(plan(made, Memory(), 0.0)[0], "train/toowide") == ["PoolAtMaximum"]
+    assert codes(plan(made, Memory(), 0.0)[0], "train/toowide") == ["TopologyTooNarrow"]
 
 
 def test_growth_for_a_rack_asks_for_slots_of_one_rack() -> None:
@@ -218,6 +218,117 @@ def test_growth_for_a_rack_asks_for_slots_of_one_rack() -> None:
     decided, _ = plan(made, Memory(), 0.0)
     assert {request.rack for request in decided.machine_requests} == {"h200-rack-1"}
     assert len(decided.machine_requests) == 3
+
+
+def test_growth_finishes_the_rack_that_needs_the_fewest_machines() -> None:
+    racked = pool(nodes_per_rack=4, maximum=16)
+    made = fleet(pools=[racked])
+    for index in (0, 8, 9):
+        machine = MachineState(f"h200-{index}", "h200", f"h200-{index}", rack=f"h200-rack-{index // 4}")
+        made.upsert_machine(machine)
+        made.upsert_node(node_of(racked, machine))
+    made.upsert_workload(job("gang", count=3, required_topology="rack"))
+    decided, _ = plan(made, Memory(), 0.0)
+    assert [request.name for request in decided.machine_requests] == ["h200-10"]
+
+
+def test_growth_for_zone_and_site_levels() -> None:
+    made = fleet(pools=[pool(labels={"topology.kubernetes.io/zone": "tokyo-a"})])
+    for level in ("zone", "site"):
+        made.upsert_workload(job(level, count=2, required_topology=level))
+    decided, _ = plan(made, Memory(), 0.0)
+    assert len(decided.machine_requests) == 4
+
+
+def test_nothing_is_bought_for_pods_that_select_a_host_that_does_not_exist() -> None:
+    made = fleet(pools=[pool(scale_down_delay=0.0)])
+    shape = PodSet("main", 1, {GPU: 8}, {"kubernetes.io/hostname": "elsewhere"})
+    made.upsert_workload(job("lost", pod_sets=(shape,)))
+    decided, _ = plan(made, Memory(), 0.0)
+    assert decided.machine_requests == ()
+    assert codes(decided, "train/lost") == ["PoolAtMaximum"]
+
+
+def test_pods_that_select_a_rack_get_machines_of_that_rack() -> None:
+    made = fleet(pools=[pool(nodes_per_rack=4)])
+    shape = PodSet("main", 2, {GPU: 8}, {"kekkai.dev/rack": "h200-rack-1"})
+    made.upsert_workload(job("picky", pod_sets=(shape,)))
+    decided, _ = plan(made, Memory(), 0.0)
+    assert [request.name for request in decided.machine_requests] == ["h200-4", "h200-5"]
+
+
+def test_further_taints_of_single_nodes_keep_pods_away() -> None:
+    made = fleet(pools=[pool(maximum=2)], nodes=2)
+    made.upsert_node(replace(made.nodes["h200-0"], taints=(Taint("node.kubernetes.io/disk-pressure"),)))
+    made.upsert_workload(job("a"))
+    made.upsert_workload(job("b", created_at=1.0))
+    (admission,) = plan(made, Memory(), 0.0)[0].admissions
+    assert admission.placements[0].node == "h200-1"
+    made.upsert_node(replace(made.nodes["h200-0"], taints=()))
+    assert len(plan(made, Memory(), 0.0)[0].admissions) == 2
+
+
+def test_a_silent_node_is_coming_but_what_runs_on_it_stays_counted() -> None:
+    made = fleet(pools=[pool(maximum=1)], nodes=1)
+    made.upsert_workload(job("runs", devices=6))
+    decided, memory = plan(made, Memory(), 0.0)
+    apply(made, decided)
+    made.upsert_node(replace(made.nodes["h200-0"], ready=False))
+    made.upsert_workload(job("small", devices=2))
+    made.upsert_workload(job("large", devices=4, created_at=1.0))
+    decided, _ = plan(made, memory, 1.0)
+    assert decided.admissions == decided.evictions == ()
+    assert codes(decided, "train/small") == ["MachinesComing"]
+    assert codes(decided, "train/large") == ["PoolAtMaximum"]
+
+
+def test_a_cordoned_node_takes_nothing_and_is_not_coming() -> None:
+    made = fleet(pools=[pool(maximum=1)], nodes=1)
+    made.upsert_node(replace(made.nodes["h200-0"], schedulable=False))
+    made.upsert_workload(job("a"))
+    assert codes(plan(made, Memory(), 0.0)[0], "train/a") == ["PoolAtMaximum"]
+
+
+def test_daemonset_pods_neither_use_up_headroom_nor_keep_a_node() -> None:
+    made = fleet(pools=[pool(headroom=1, scale_down_delay=0.0)], nodes=2)
+    for index in range(2):
+        made.upsert_pod(BoundPod(f"kube-system/agent-{index}", f"h200-{index}", {"cpu": 100}))
+    decided, memory = plan(made, Memory(), 0.0)
+    assert decided.machine_requests == ()
+    assert [removal.machine for removal in decided.machine_removals] == ["h200-0"]
+    made.upsert_pod(BoundPod("other/web", "h200-0", {"cpu": 100}, keeps_node=True))
+    decided, _ = plan(made, memory, 1.0)
+    assert decided.machine_removals == ()
+    made.remove_pod("other/web")
+    made.upsert_pod(BoundPod("other/web", "h200-1", {"cpu": 100}))
+    assert len(plan(made, memory, 2.0)[0].machine_removals) == 1
+
+
+def test_other_extended_resources_are_not_devices() -> None:
+    fabric = pool(allocatable={"cpu": 64_000, "memory": 2**39, "pods": 110, GPU: 8, "rdma/hca": 100})
+    made = fleet(pools=[fabric], nodes=1, tenants=[tenant(devices=8)])
+    made.upsert_workload(job("a", pod_sets=(PodSet("main", 1, {GPU: 8, "rdma/hca": 4}),)))
+    decided, _ = plan(made, Memory(), 0.0)
+    assert len(decided.admissions) == 1
+    apply(made, decided)
+    assert made.usage["aurora", "H200"] == 8
+
+
+def test_a_gang_of_two_shapes_is_placed_together_or_not_at_all() -> None:
+    made = fleet(pools=[pool(maximum=2)], nodes=2)
+    sets = (PodSet("driver", 1, {"cpu": 4000}), PodSet("worker", 2, {GPU: 8, "cpu": 32_000}))
+    made.upsert_workload(job("two", pod_sets=sets))
+    (admission,) = plan(made, Memory(), 0.0)[0].admissions
+    assert sorted((one.pod_set, one.count) for one in admission.placements if one.pod_set == "driver") == [
+        ("driver", 1)
+    ]
+    assert sum(one.count for one in admission.placements if one.pod_set == "worker") == 2
+    made.upsert_workload(job("two", pod_sets=(sets[0], replace(sets[1], count=3))))
+    decided, _ = plan(made, Memory(), 0.0)
+    assert decided.admissions == ()
+    (reason,) = decided.waiting[0].reasons
+    assert "2 of 3 worker pods have room on 2 nodes" in reason.message
+    assert "needs 1 more free node of h200" in reason.nearest
 
 
 def test_a_lost_node_evicts_what_ran_on_it() -> None:
