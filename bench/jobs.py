@@ -25,7 +25,7 @@ from crds.conditions import is_true
 from crds.labels import OPERATOR_USER
 from local import stack
 from local.controlplane import ControlPlane
-from operators.runtime import RESOURCES, Cluster
+from operators.runtime import RESOURCES, ApiFault, Cluster
 
 GPU = "nvidia.com/gpu"
 API = "kekkai.dev/v1alpha1"
@@ -96,7 +96,14 @@ async def run_jobs(cluster: Cluster, namespaces: list[str], count: int, prefix: 
 
     async def create(name: str, namespace: str) -> None:
         async with gate:
-            await cluster.create(job(name, namespace), "bench")
+            while True:
+                try:
+                    await cluster.create(job(name, namespace), "bench")
+                    return
+                except ApiFault as fault:
+                    # The quota admission of the API server asks to try again when two writers meet.
+                    if not fault.conflict or "already exists" in str(fault):
+                        raise
 
     started = time.monotonic()
     await asyncio.gather(*(create(*one) for one in wanted))
