@@ -17,7 +17,7 @@ from scheduler.fleet import Fleet, PoolState, TenantState, WorkloadState
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
 from scheduler.placement.bestfit import Assignment
-from scheduler.placement.eligibility import pool_refuses
+from scheduler.placement.eligibility import Rights, pool_refuses, rights_of
 from scheduler.placement.pool_supply import PoolSupply
 from scheduler.placement.supply import Supply
 from scheduler.queueing.order import Order, by_priority_then_age
@@ -61,7 +61,8 @@ class _Cycle:
         # Room and quota only shrink within a cycle: what was hopeless once stays so.
         self._hopeless: dict[tuple[str, Shape], tuple[Reason, ...]] = {}  # by tenant and shape
         self._full: dict[tuple[str, Shape], Reason] = {}  # by pool and shape: no room, and none to be bought
-        self._candidates: dict[tuple[str, Shape], tuple[list[PoolState], dict[str, str]]] = {}
+        self._candidates: dict[tuple[Rights, Shape], tuple[list[PoolState], dict[str, str]]] = {}
+        self._rights: dict[str, Rights] = {}  # by tenant
         self._by_price = sorted(fleet.pools.values(), key=lambda pool: (pool.price_micro, pool.name))
 
     def decide(self, workload: WorkloadState) -> None:
@@ -80,9 +81,7 @@ class _Cycle:
 
     def _decide(self, workload: WorkloadState, tenant: TenantState, shape: Shape) -> tuple[Reason, ...] | None:
         key = (tenant.name, shape)
-        if key not in self._candidates:
-            self._candidates[key] = self._look_for_pools(tenant, shape)
-        pools, tried = self._candidates[key]
+        pools, tried = self._pools_for(tenant, shape)
         ask = self.supply.ask(shape)
         if ask is None or not pools:
             self._hopeless[key] = (reasons.no_pool_fits(tried),)
@@ -117,9 +116,17 @@ class _Cycle:
         self._hopeless[key] = tuple(why)
         return self._hopeless[key]
 
-    def _look_for_pools(self, tenant: TenantState, shape: Shape) -> tuple[list[PoolState], dict[str, str]]:
-        tried = {pool.name: pool_refuses(pool, tenant, shape) for pool in self._by_price}
-        return [pool for pool in self._by_price if not tried[pool.name]], {k: v for k, v in tried.items() if v}
+    def _pools_for(self, tenant: TenantState, shape: Shape) -> tuple[list[PoolState], dict[str, str]]:
+        """(pools that may take it, cheapest first; why not, for the others). Worked out once for all equal tenants."""
+        rights = self._rights.get(tenant.name)
+        if rights is None:
+            rights = self._rights[tenant.name] = rights_of(tenant)
+        found = self._candidates.get((rights, shape))
+        if found is None:
+            refused = {pool.name: pool_refuses(pool, rights, shape) for pool in self._by_price}
+            pools = [pool for pool in self._by_price if not refused[pool.name]]
+            found = self._candidates[rights, shape] = (pools, {name: why for name, why in refused.items() if why})
+        return found
 
     def _admit(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Assignment) -> None:
         self._charge(workload, ask, have.pool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from crds.labels import BLOCK, HOSTNAME, MACHINE, NVLINK_DOMAIN, RACK, ZONE
 from scheduler.fleet import PodSet, PoolState, Taint, TenantState
@@ -12,8 +13,21 @@ _PER_NODE = frozenset({HOSTNAME, ZONE, BLOCK, RACK, NVLINK_DOMAIN, MACHINE})  # 
 _KEEPS_AWAY = frozenset({"NoSchedule", "NoExecute"})
 
 
-def pool_refuses(pool: PoolState, tenant: TenantState, shape: Shape) -> str:
-    """Why this pool is out of the question for this tenant and shape; empty when it is not."""
+class Rights(NamedTuple):
+    """What decides where a tenant may run. Many tenants have the same."""
+
+    isolation: str
+    pools: frozenset[str]
+    jurisdictions: frozenset[str]
+
+
+def rights_of(tenant: TenantState) -> Rights:
+    """The tenant's rights, as a key."""
+    return Rights(tenant.isolation, tenant.pools, tenant.jurisdictions)
+
+
+def pool_refuses(pool: PoolState, tenant: Rights, shape: Shape) -> str:
+    """Why this pool is out of the question for these tenants and this shape; empty when it is not."""
     if not pool.accepting:
         return "takes nothing now"
     if tenant.isolation == "confidential" and pool.confidential == "none":
