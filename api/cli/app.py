@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from crds.errors import KekkaiError
 
@@ -27,48 +28,55 @@ COMMANDS = {
 }
 
 
-class LateGroup(click.Group):
-    """A click group whose members are imported when they are named."""
+class LateGroup(TyperGroup):
+    """A group whose members are imported when they are named."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
         module, attribute, summary = COMMANDS[cmd_name]
         target = getattr(importlib.import_module(module), attribute)
         if not isinstance(target, typer.Typer):
-            app = typer.Typer(add_completion=False)
-            app.command(name=cmd_name)(target)
-            target = app
+            single = typer.Typer(add_completion=False)
+            single.command(name=cmd_name, context_settings=CONTEXT)(target)
+            target = single
         command = typer.main.get_command(target)
         command.name = cmd_name
+        command.context_settings.update(CONTEXT)
         command.short_help = command.short_help or summary
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         # The summaries are listed here so that help does not import every command.
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
 
 
-@click.command(
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
     cls=LateGroup,
     help="Kekkai: accelerator pools, tenants and keys that know of each other.",
     epilog="Start with: kekkai demo",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings=CONTEXT,
 )
+
+
+@app.callback()
 def root() -> None:
-    pass
+    """Kekkai: accelerator pools, tenants and keys that know of each other."""
 
 
 def main() -> None:
     """Console entry point. Typed errors end in one clear line and exit status 1."""
     try:
-        root(prog_name="kekkai")
+        app(prog_name="kekkai")
     except KekkaiError as error:
-        click.echo(f"kekkai: {error.problem.reason}: {error}", err=True)
+        typer.echo(f"kekkai: {error.problem.reason}: {error}", err=True)
         sys.exit(1)
 
 

@@ -60,13 +60,14 @@ async def play(stacked: stack.Stack, report: Report, console: Console) -> None:
 
 
 def _invite(plane: ControlPlane, console: Console) -> None:
+    data = plane.data_dir / "keys" / "data"
     console.print("It stays up. To look around:", highlight=False)
     for line in (
         f"export KUBECONFIG={plane.admin_kubeconfig}",
         f"{plane.binaries['kubectl']} get kekkai -A",
         f"{plane.binaries['kubectl']} get pods -A -o wide",
         "kekkai why batch-1 -n borealis-batch",
-        f"kekkai log verify {plane.data_dir / 'keys' / 'data' / 'log'}",
+        f"kekkai log verify {data / 'log'} --vkey {data / 'log.vkey'}",
         f"kekkai down --name {plane.data_dir.name}",
     ):
         console.print(f"  {line}", highlight=False, soft_wrap=True)

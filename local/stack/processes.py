@@ -17,7 +17,7 @@ import yaml
 from crds.labels import OPERATOR_USER
 from local.controlplane import ControlPlane
 from local.controlplane.ports import HOST, free_ports
-from local.hardware.snp.authority import Authority
+from local.hardware.snp.platform import SnpPlatform
 from local.stack.install import install
 
 _ROLES = ("operator", "registrar", "auditor")
@@ -48,6 +48,11 @@ class Stack:
         """The transparency log's public files."""
         return self.keys_dir / "data" / "log"
 
+    @property
+    def log_vkey(self) -> Path:
+        """The log's verifier key."""
+        return self.keys_dir / "data" / "log.vkey"
+
     @classmethod
     def of(cls, plane: ControlPlane) -> Stack:
         """The stack that `start` has put onto this control plane."""
@@ -60,9 +65,7 @@ def start(plane: ControlPlane) -> Stack:
     """Install and start everything; returns when all of it answers."""
     port, metrics = free_ports(2)
     stack = Stack(plane, f"https://{HOST}:{port}", plane.data_dir / "keys", plane.data_dir / "hardware")
-    authority = Authority.load_or_create(stack.hardware_dir / "authority")
-    roots = authority.export_trust_root(stack.hardware_dir / "trust-root")
-    config = _key_service_config(stack, port, roots)
+    config = _key_service_config(stack, port, SnpPlatform(stack.hardware_dir).trust_root)
     python = [sys.executable, "-m"]
     # The key service starts while the kinds are being installed: neither waits for the other.
     plane.supervisor.spawn("key-service", [*python, "keymgmt", "--config", str(config)])
