@@ -20,13 +20,6 @@ from crds.errors import InvalidInput
 
 Role = Literal["operator", "registrar", "auditor"]
 MAX_CONFIG_BYTES = 1 << 20
-DEFAULT_PKCS11_LIBRARIES = (
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib64/pkcs11/libsofthsm2.so",
-    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
-)
 
 
 class Section(BaseModel):
@@ -66,6 +59,16 @@ class Hsm(Section):
     avoid_mechanisms: tuple[str, ...] = ()
     request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 20.0
     worker_lifetime_seconds: Annotated[float, Field(gt=1)] = 900.0
+
+    def token_settings(self) -> dict[str, Any]:
+        """What the worker needs of this, as plain data (`hsm.token.TokenSettings`)."""
+        return {
+            "library": str(self.library) if self.library else None,
+            "label": self.token_label,
+            "pin_file": str(self.pin_file) if self.pin_file else None,
+            "embedded": self.embedded,
+            "avoid": list(self.avoid_mechanisms),
+        }
 
     @model_validator(mode="after")
     def _external_needs_pin(self) -> Hsm:

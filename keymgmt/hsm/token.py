@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,29 @@ from pathlib import Path
 import pkcs11
 
 from crds.errors import InvalidInput
-from keymgmt.config import DEFAULT_PKCS11_LIBRARIES, Hsm
 from keymgmt.hsm.protocol import HsmError
 
 SOFTHSM_CONF = "SOFTHSM2_CONF"
+
+
+DEFAULT_PKCS11_LIBRARIES = (
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSettings:
+    """The configuration's `hsm` section as plain data: the worker starts fast without its validators."""
+
+    library: str | None = None
+    label: str = "kekkai"
+    pin_file: str | None = None
+    embedded: bool = True
+    avoid: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +50,24 @@ class TokenPlace:
     token_folder: Path | None  # the embedded SoftHSM's, which we must make durable ourselves
 
 
-def locate(config: Hsm, data_dir: Path) -> TokenPlace:
+def locate(config: TokenSettings, data_dir: Path) -> TokenPlace:
     """Resolve the configuration; for the embedded default also set SOFTHSM2_CONF and make the token.
 
     Call before the library is loaded: SoftHSM reads its configuration once.
     """
-    library = config.library or next((Path(p) for p in DEFAULT_PKCS11_LIBRARIES if Path(p).exists()), None)
-    if library is None or not library.exists():
+    known = [config.library] if config.library else DEFAULT_PKCS11_LIBRARIES
+    library = next((Path(path) for path in known if Path(path).exists()), None)
+    if library is None:
         raise HsmError("no PKCS#11 library found", where="hsm.library", fix="install softhsm2 or set hsm.library")
     if not config.embedded:
         assert config.pin_file is not None  # the configuration's validator saw to it
-        return TokenPlace(library, config.token_label, _read_pin(config.pin_file), None)
+        return TokenPlace(library, config.label, _read_pin(Path(config.pin_file)), None)
     folder = data_dir / "hsm"
-    pin_file = config.pin_file or folder / "pin"
+    pin_file = Path(config.pin_file) if config.pin_file else folder / "pin"
     with _locked(folder):
         _write_softhsm_conf(folder)
-        _make_token(library, config.token_label, folder, pin_file)
-    return TokenPlace(library, config.token_label, _read_pin(pin_file), folder / "tokens")
+        _make_token(library, config.label, folder, pin_file)
+    return TokenPlace(library, config.label, _read_pin(pin_file), folder / "tokens")
 
 
 @contextmanager

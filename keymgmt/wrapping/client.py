@@ -165,7 +165,7 @@ class WorkerClient:
         mine, theirs = socket.socketpair()
         command = [sys.executable, "-m", "keymgmt.wrapping.worker", "--fd", str(theirs.fileno())]
         command += ["--parent", str(os.getpid()), "--data-dir", str(self._data_dir)]
-        command += ["--hsm", json.dumps(self._hsm.model_dump(mode="json"))]
+        command += ["--hsm", json.dumps(self._hsm.token_settings())]
         popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], close_fds=True)
         theirs.close()
         process = _Process(popen, mine, time.monotonic())

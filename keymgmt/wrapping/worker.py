@@ -50,13 +50,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _start(data_dir: Path, hsm: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    from keymgmt.config import Hsm
     from keymgmt.hsm.pkcs11_session import Pkcs11Session
-    from keymgmt.hsm.token import locate
+    from keymgmt.hsm.token import TokenSettings, locate
     from keymgmt.wrapping.operations import Operations
 
-    config = Hsm.model_validate(hsm)
-    session = Pkcs11Session(locate(config, data_dir), config.avoid_mechanisms)
+    config = TokenSettings(**hsm)
+    session = Pkcs11Session(locate(config, data_dir), config.avoid)
     hello = {
         "capabilities": session.capabilities.as_dict(),
         "ear_public_key": session.ear_public_key(),

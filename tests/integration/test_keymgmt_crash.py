@@ -170,9 +170,9 @@ def hsm_keys(service):
     import sys
 
     script = (
-        "import sys; from pathlib import Path; from keymgmt.config import Hsm;"
-        "from keymgmt.hsm.token import locate; from keymgmt.hsm.pkcs11_session import Pkcs11Session;"
-        "print(len(Pkcs11Session(locate(Hsm(), Path(sys.argv[1]))).wrapping_keys()))"
+        "import sys; from pathlib import Path;"
+        "from keymgmt.hsm.token import TokenSettings, locate; from keymgmt.hsm.pkcs11_session import Pkcs11Session;"
+        "print(len(Pkcs11Session(locate(TokenSettings(), Path(sys.argv[1]))).wrapping_keys()))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(service.data)], capture_output=True, check=True)
     return int(done.stdout)

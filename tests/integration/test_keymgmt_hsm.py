@@ -10,11 +10,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from keymgmt.config import Hsm
 from keymgmt.hsm.mechanisms import probe
 from keymgmt.hsm.pkcs11_session import Pkcs11Session
 from keymgmt.hsm.protocol import HsmError, HsmKeyGone
-from keymgmt.hsm.token import locate
+from keymgmt.hsm.token import TokenSettings, locate
 from keymgmt.sealing.format import DataKeyAlgorithm, EncryptedDataKey, KeyContext, SealedKey
 from keymgmt.sealing.seal import seal, unseal
 
@@ -24,7 +23,7 @@ CONTEXT = KeyContext("tenant-a", "team-a/dataset/0123", 1, bytes(32), bytes(32),
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     # SoftHSM reads its configuration once a process, so one token serves the module.
-    return locate(Hsm(), tmp_path_factory.mktemp("service"))
+    return locate(TokenSettings(), tmp_path_factory.mktemp("service"))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def test_the_token_is_private_and_made_once(place):
     assert folder.stat().st_mode & 0o077 == 0
     assert (folder.parent / "pin").stat().st_mode & 0o077 == 0
     assert len(list(folder.iterdir())) == 1
-    again = locate(Hsm(), folder.parent.parent)
+    again = locate(TokenSettings(), folder.parent.parent)
     assert again.pin == place.pin
     assert len(list(folder.iterdir())) == 1
 
@@ -66,7 +65,7 @@ def test_a_lost_pin_is_told_apart_from_a_first_start(place, tmp_path):
     before = os.environ["SOFTHSM2_CONF"]
     try:
         with pytest.raises(HsmError, match="PIN file is gone"):
-            locate(Hsm(), tmp_path)
+            locate(TokenSettings(), tmp_path)
     finally:
         os.environ["SOFTHSM2_CONF"] = before
     assert tokens.exists()
