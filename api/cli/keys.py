@@ -323,7 +323,8 @@ def _client(url: str, ca: Path | None, token_file: Path | None) -> AdminClient:
             token = token_file.read_text().strip()
         except OSError as error:
             raise InvalidInput(f"cannot be read: {error.strerror}", where=str(token_file)) from None
-    return AdminClient(url, ca, token)
+    # How long to wait for a service that is just restarting, in seconds.
+    return AdminClient(url, ca, token, patience=float(os.environ.get("KEKKAI_KEYS_PATIENCE", "10")))
 
 
 def _signed_set(wanted: CustodianSet, key_files: list[Path], passphrase_file: Path | None) -> Envelope:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,22 @@ class Refused(KekkaiError):
 
 
 class AdminClient:
-    """Calls /v1 and reads the log. Raises Refused for a refusal, Unavailable when there is no answer."""
+    """Calls /v1 and reads the log. Raises Refused for a refusal, Unavailable when there is no answer.
 
-    def __init__(self, url: str, ca: Path | None = None, token: str | None = None, timeout: float = 30.0) -> None:
+    A service that is absent or answers 503 is asked again for `patience` seconds: every call
+    here may be repeated without harm.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        ca: Path | None = None,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        patience: float = 10.0,
+    ) -> None:
+        self._patience = patience
         context = ssl.create_default_context(cafile=str(ca) if ca else None)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -118,6 +132,22 @@ class AdminClient:
         return document
 
     def _send(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> httpx.Response:
+        deadline, pause = time.monotonic() + self._patience, 0.1
+        while True:
+            late = time.monotonic() + pause > deadline
+            try:
+                reply = self._send_once(method, path, body, query)
+                if reply.status_code != 503 or late:
+                    return reply
+            except Unavailable:
+                if late:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    def _send_once(
+        self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None
+    ) -> httpx.Response:
         try:
             with self._http.stream(method, path, json=body, params=query) as stream:
                 data = b""

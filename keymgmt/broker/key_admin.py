@@ -20,7 +20,7 @@ from keymgmt.lifecycle import keys as acts
 from keymgmt.lifecycle.journal import Change
 from keymgmt.lifecycle.keys import KeyRecord, KeySpec
 from keymgmt.lifecycle.states import KeyState
-from keymgmt.policy.custodians import raw_digest
+from keymgmt.policy.custodians import digest_of, raw_digest
 from keymgmt.policy.documents import DestroyOrder, ImportOrder, parse_document
 from keymgmt.policy.dsse import Envelope
 from keymgmt.sealing.format import KeyContext
@@ -126,6 +126,9 @@ class KeyAdmin:
         order = parse_document(envelope, ImportOrder, "order")
         record = await self.get(namespace, name)
         signers = await service.read(lambda c: acts.check_import(c, record, order, envelope))
+        digest = digest_of(envelope.payload)
+        if record.state is KeyState.ACTIVE and await service.read(lambda c: acts.imported_by(c, record, digest)):
+            return record
         if record.state is not KeyState.PRE_ACTIVATION:
             raise Conflict(
                 f"the key is {record.state}: only a key that awaits its import takes one",
@@ -139,7 +142,7 @@ class KeyAdmin:
         made = await service.hsm("import", context=record.context.as_map(), kid=order.kid, wrapped=wrapped)
         return await self._file(
             made,
-            lambda change: acts.complete_import(change, record, signers, made["sealed"], made["hsm_key_id"]),
+            lambda change: acts.complete_import(change, record, digest, signers, made["sealed"], made["hsm_key_id"]),
         )
 
     async def destroy(self, namespace: str, name: str, envelope: Envelope) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from crds.errors import Conflict, NotFound
 from keymgmt.lifecycle.custody import current_set, load_policy, require_succession
 from keymgmt.lifecycle.journal import Change
-from keymgmt.lifecycle.schema import key_versions, keys
+from keymgmt.lifecycle.schema import key_versions, keys, log_leaves
 from keymgmt.lifecycle.states import KeyState, require_transition, way_to_destroyed
 from keymgmt.policy.custodians import raw_digest, require_quorum
 from keymgmt.policy.documents import DestroyOrder, ImportOrder, SignedPolicy
@@ -290,13 +290,17 @@ def change_policy(change: Change, spec: KeySpec, seen: KeyRecord, sealed: bytes,
     return get(change.connection, record.namespace, record.name)
 
 
-def complete_import(change: Change, seen: KeyRecord, signers: list[str], sealed: bytes, hsm_key_id: bytes) -> KeyRecord:
-    """File an imported key and activate it."""
+def complete_import(
+    change: Change, seen: KeyRecord, order: str, signers: list[str], sealed: bytes, hsm_key_id: bytes
+) -> KeyRecord:
+    """File an imported key and activate it. `order` is the digest of the signed order."""
     record = _unchanged(change.connection, seen)
     require_transition(record.state, KeyState.ACTIVE, f"{record.namespace}/{record.name}")
     _file_version(change.connection, record, sealed, hsm_key_id)
     index = change.log(
-        entries.KEY_IMPORTED, {**_identity(record), "state": "Active", "signers": signers}, _names(record)
+        entries.KEY_IMPORTED,
+        {**_identity(record), "state": "Active", "order": order, "signers": signers},
+        _names(record),
     )
     _set_state(change.connection, record, KeyState.ACTIVE, index)
     return get(change.connection, record.namespace, record.name)
@@ -316,6 +320,18 @@ def set_state(change: Change, namespace: str, name: str, wanted: KeyState, cause
 def set_uid(change: Change, record: KeyRecord, uid: str) -> None:
     """Remember the cluster object that stands for the key now."""
     change.connection.execute(update(keys).where(keys.c.id == record.id).values(uid=uid))
+
+
+def imported_by(connection: Connection, record: KeyRecord, order: str) -> bool:
+    """Whether this very order brought the key: its sender lost the reply and asks again."""
+    rows = connection.execute(
+        select(log_leaves.c.data).where(
+            log_leaves.c.kind == entries.KEY_IMPORTED,
+            log_leaves.c.namespace == record.namespace,
+            log_leaves.c.name == record.name,
+        )
+    )
+    return any(entries.decode_entry(bytes(row.data)).get("order") == order for row in rows)
 
 
 def check_import(connection: Connection, record: KeyRecord, order: ImportOrder, envelope: Envelope) -> list[str]:

@@ -25,6 +25,7 @@ def service(tmp_path_factory):
 def run(service, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEKKAI_KEYS_URL", service.url)
+    monkeypatch.setenv("KEKKAI_KEYS_PATIENCE", "0")
     monkeypatch.setenv("KEKKAI_KEYS_CA", str(service.folder / "tls.crt"))
     monkeypatch.setenv("KEKKAI_LOG_VKEY", str(service.data / "log.vkey"))
     for role, token in TOKENS.items():
@@ -166,3 +167,22 @@ def test_a_swapped_import_key_is_noticed(service, run):
             wrap_for_import(forged, b"k" * 32)
     with pytest.raises(Exception, match="not the expected"):
         wrap_for_import(offered, b"k" * 32, "f" * 64)
+
+
+def test_the_client_waits_for_a_service_that_restarts(tmp_path):
+    """kill -9 and a start a moment later: the command in between succeeds."""
+    import threading
+
+    from keymgmt.broker.client import AdminClient
+    from tests.integration.test_keymgmt_crash import free_port
+
+    with Service(tmp_path, listen={"host": "127.0.0.1", "port": free_port()}) as service:
+        client = AdminClient(service.url, service.folder / "tls.crt", TOKENS["auditor"], patience=30)
+        assert client.status()["ready"]
+        service.kill()
+        found = []
+        waiting = threading.Thread(target=lambda: found.append(client.status()))
+        waiting.start()
+        service.start()
+        waiting.join()
+        assert found[0]["ready"]
