@@ -16,6 +16,7 @@ import kopf
 
 from operators.runtime.cluster import ApiFault, Cluster
 from operators.runtime.controller import Attachable, Controller, Key
+from operators.runtime.kopf_setup import settings
 from operators.runtime.store import Store, Stores
 from operators.runtime.workqueue import WorkQueue
 
@@ -105,14 +106,6 @@ class Runtime:
 
     async def _kopf(self, stop: asyncio.Event) -> None:
         registry = kopf.OperatorRegistry()
-        settings = kopf.OperatorSettings()
-        # A line for each event handled would be most of the log and much of the time.
-        logging.getLogger("kopf.objects").setLevel(logging.WARNING)
-        settings.posting.enabled = False
-        settings.scanning.disabled = True
-        settings.peering.standalone = True
-        settings.watching.server_timeout = 600
-        settings.queueing.idle_timeout = 1.0
         if self._kubeconfig:
             os.environ["KUBECONFIG"] = str(self._kubeconfig)
 
@@ -127,7 +120,7 @@ class Runtime:
         await asyncio.sleep(0)  # let the queues start their workers: kopf takes later tasks for its own
         beside = asyncio.all_tasks()
         spawned = await kopf.spawn_tasks(
-            registry=registry, settings=settings, clusterwide=True, standalone=True, stop_flag=stop
+            registry=registry, settings=settings(), clusterwide=True, standalone=True, stop_flag=stop
         )
         if threading.current_thread() is threading.main_thread():
             # kopf has just taken these for itself; the end is ours to order.
