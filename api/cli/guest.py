@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from crds.errors import KekkaiError, Problem
+from crds.errors import KekkaiError
 from keymgmt.guest.errors import FileFault, GuestError
 from keymgmt.wrapping.hardening import harden
 
@@ -48,7 +48,7 @@ def run(
     the deadline; 5 sealed input corrupt or for another key; 6 the command failed; 7 no evidence
     device; 8 a file cannot be used.
     """
-    from keymgmt.guest.agent import GuestTask, write_result
+    from keymgmt.guest.agent import GuestTask
     from keymgmt.guest.agent import run as run_task
     from keymgmt.guest.kbs_client import KbsClient
     from keymgmt.guest.tsm import TsmDevice
@@ -63,22 +63,19 @@ def run(
         result = run_task(task, KbsClient(kbs_url, ca_file=ca, deadline=deadline), TsmDevice())
     except KekkaiError as error:
         typer.echo(f"kekkai guest: {error.problem.reason}: {error}", err=True)
-        _leave_message(termination_message, error.problem)
-        sys.exit(error.exit_code if isinstance(error, GuestError) else 2)
-    if termination_message is not None:
-        try:
-            write_result(termination_message, result)
-        except FileFault as error:
-            typer.echo(f"kekkai guest: {error}", err=True)
+        code = error.exit_code if isinstance(error, GuestError) else 2
+        _leave_message(termination_message, {"error": error.problem.as_dict(), "exitCode": code})
+        sys.exit(code)
+    _leave_message(termination_message, result)
     typer.echo(f"{result['resource']}: {result['bytes']} bytes, {result['records']} records, sha256 {result['sha256']}")
 
 
-def _leave_message(path: Path | None, problem: Problem) -> None:
+def _leave_message(path: Path | None, document: dict[str, Any]) -> None:
     from keymgmt.guest.agent import write_result
 
     if path is not None:
         try:
-            write_result(path, {"error": problem.as_dict()})
+            write_result(path, document)
         except FileFault as error:
             typer.echo(f"kekkai guest: {error}", err=True)
 
