@@ -19,7 +19,7 @@ from keymgmt.broker.authorization import require_role
 from keymgmt.broker.key_admin import KeyAdmin
 from keymgmt.broker.service import KeyService
 from keymgmt.lifecycle import custody, releases
-from keymgmt.lifecycle.keys import KeySpec
+from keymgmt.lifecycle.key_records import KeySpec
 from keymgmt.policy import payload_types as types
 from keymgmt.policy.custodians import Digest, Document, TenantName, invalid, parse_custodian_set
 from keymgmt.policy.documents import Jurisdiction, parse_policy

@@ -18,7 +18,7 @@ from keymgmt.broker.service import KeyService
 from keymgmt.lifecycle import custody
 from keymgmt.lifecycle import keys as acts
 from keymgmt.lifecycle.journal import Change
-from keymgmt.lifecycle.keys import KeyRecord, KeySpec
+from keymgmt.lifecycle.key_records import KeyRecord, KeySpec, find, get
 from keymgmt.lifecycle.states import KeyState
 from keymgmt.policy.custodians import digest_of, raw_digest
 from keymgmt.policy.documents import DestroyOrder, ImportOrder, parse_document
@@ -55,7 +55,7 @@ class KeyAdmin:
 
     async def _put_once(self, spec: KeySpec) -> KeyRecord:
         service = self._service
-        record = await service.read(lambda connection: acts.find(connection, spec.namespace, spec.name))
+        record = await service.read(lambda connection: find(connection, spec.namespace, spec.name))
         if record is None:
             return await self._create(spec)
         acts.require_same_key(record, spec)
@@ -104,7 +104,7 @@ class KeyAdmin:
 
     async def get(self, namespace: str, name: str) -> KeyRecord:
         """A key. Raises KeyNotFound."""
-        return await self._service.read(lambda connection: acts.get(connection, namespace, name))
+        return await self._service.read(lambda connection: get(connection, namespace, name))
 
     async def view(self, record: KeyRecord) -> dict[str, Any]:
         """The reply for a key: its record and its policy's limit."""

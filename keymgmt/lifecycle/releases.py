@@ -11,10 +11,10 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from sqlalchemy.exc import IntegrityError
 
 from crds.errors import KekkaiError
-from keymgmt.lifecycle import keys as key_acts
 from keymgmt.lifecycle.custody import StoreTampered, load_policy, load_set
 from keymgmt.lifecycle.denials import DenialLimiter
 from keymgmt.lifecycle.journal import Change
+from keymgmt.lifecycle.key_records import KeyRecord, find
 from keymgmt.lifecycle.schema import keys, log_leaves, sessions
 from keymgmt.policy.custodians import require_quorum
 from keymgmt.policy.decision import Decision, KeyFacts, decide
@@ -48,7 +48,7 @@ class ReleaseOutcome:
     """Either a key to re-wrap (`record`), or why not."""
 
     decision: Decision
-    record: key_acts.KeyRecord | None = None
+    record: KeyRecord | None = None
     log_index: int = -1
 
 
@@ -82,7 +82,7 @@ def forget_expired(change: Change, now: int) -> None:
 
 def authorise(change: Change, request: ReleaseRequest, limiter: DenialLimiter) -> ReleaseOutcome:
     """Decide on a release; if allowed, use up one run and append its entry, else append the denial."""
-    record = key_acts.find(change.connection, request.namespace, request.name)
+    record = find(change.connection, request.namespace, request.name)
     decision = _decide(change, record, request)
     if record is None or not decision.allowed:
         index = deny(change, request, decision, limiter, tenant=record.tenant if record else "")
@@ -175,7 +175,7 @@ def history(
     return [{"index": row.idx, **decode_entry(bytes(row.data))} for row in rows]
 
 
-def _decide(change: Change, record: key_acts.KeyRecord | None, request: ReleaseRequest) -> Decision:
+def _decide(change: Change, record: KeyRecord | None, request: ReleaseRequest) -> Decision:
     if record is None:
         return Decision(False, "KeyNotFound", ("no such key",))
     try:
@@ -188,7 +188,7 @@ def _decide(change: Change, record: key_acts.KeyRecord | None, request: ReleaseR
     return decide(facts, signed.policy, request.claims, change.now)
 
 
-def _authentic_policy(change: Change, record: key_acts.KeyRecord) -> SignedPolicy:
+def _authentic_policy(change: Change, record: KeyRecord) -> SignedPolicy:
     """The key's policy, its digest and signatures checked in this very transaction. Raises KekkaiError."""
     name = f"{record.policy_digest} {record.custodian_set}"
     if name not in change.seen:

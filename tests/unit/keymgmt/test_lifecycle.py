@@ -235,13 +235,13 @@ def test_the_schema_and_statements_compile_for_postgresql():
     from sqlalchemy.dialects import postgresql
     from sqlalchemy.schema import CreateTable
 
-    from keymgmt.lifecycle import custody, journal, keys, releases
+    from keymgmt.lifecycle import custody, journal, key_records, releases
     from keymgmt.lifecycle.schema import metadata
 
     dialect = postgresql.dialect()
     for table in metadata.sorted_tables:
         assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))
-    statements = (keys._FIND, custody._SET, custody._POLICY, releases._COUNT_RELEASE, journal._SET_NEXT_INDEX)
+    statements = (key_records._FIND, custody._SET, custody._POLICY, releases._COUNT_RELEASE, journal._SET_NEXT_INDEX)
     for statement in statements:
         assert str(statement.compile(dialect=dialect))
     assert "FOR UPDATE" in str(journal._NEXT_INDEX.compile(dialect=dialect))
