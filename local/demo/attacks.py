@@ -10,6 +10,8 @@ from crds.labels import OPERATOR_USER
 from local.demo.materials import Materials
 from local.demo.world import World, last_line, message_of
 
+_SHOWN = 110
+
 
 class Attacks:
     """Each method tries one thing and returns how it was refused; it raises when it was not."""
@@ -147,5 +149,8 @@ class Attacks:
 def _denied(code: int, said: str, expected: str) -> str:
     assert code != 0, f"it was allowed: {said}"
     assert expected.lower() in said.lower(), f"refused for another reason: {said}"
-    start = said.find("denied")
-    return said[max(start, 0) :][:220]
+    for before in ("denied request: ", "is forbidden: "):
+        _, found, rest = said.partition(before)
+        if found:
+            return rest if len(rest) <= _SHOWN else rest[:_SHOWN].rsplit(" ", 1)[0] + " …"
+    return said[:_SHOWN]

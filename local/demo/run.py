@@ -18,10 +18,14 @@ from local.demo.view import View, summary
 from local.demo.world import World
 from operators.runtime import Cluster
 
+_PLAIN_WIDTH = 160  # a file or a log has no width of its own
+
 
 def run(name: str = "demo", keep: bool = False, plain: bool = False) -> int:
     """The exit status: 0 when every expectation held."""
     console = Console(force_terminal=False) if plain else Console()
+    if not console.is_terminal:
+        console = Console(force_terminal=False, width=_PLAIN_WIDTH)
     started = time.monotonic()
     named.remove(name)  # what an earlier demo left up under this name
     with Progress() as progress:

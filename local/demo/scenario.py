@@ -41,13 +41,13 @@ class Scenario:
             (Expectation("two tenants, isolated", "both Ready, namespaces in force"), self.tenants),
             (Expectation("a brought key under a signed policy", "Active, policy bound in"), self.key),
             (Expectation("a gang and a batch arrive", "both pools grow from zero"), self.grow),
+            (Expectation("an owner unsuspends a queued job", "denied", "refused"), refused.unsuspend),
             (Expectation("four enclaves prove themselves", "each decrypts the dataset"), self.gang),
             (Expectation("a guest with a changed kernel command line", "no key", "refused"), refused.tampered),
             (Expectation("a guest that allows debugging", "no key", "refused"), refused.debug),
             (Expectation("tenant B asks for tenant A's key", "no key", "refused"), refused.foreign),
             (Expectation("a nonce is replayed", "no token", "refused"), refused.replayed),
             (Expectation("an administrator edits the key's policy", "old policy stays", "refused"), refused.policy),
-            (Expectation("an owner unsuspends a queued job", "denied", "refused"), refused.unsuspend),
             (Expectation("a privileged pod", "denied", "refused"), refused.privileged),
             (Expectation("a pod in a namespace not yet isolated", "denied", "refused"), refused.early),
             (Expectation("twenty jobs over quota drain", "never over 8 devices, with reasons"), self.batch),
@@ -177,15 +177,19 @@ class Scenario:
         while True:
             try:
                 workloads = await self.world.list("Workload", "borealis-batch")
+                pods = await self.world.list("Pod", "borealis-batch", "job-name!=foreign")
             except KekkaiError:
-                workloads = []
-            held = 0
+                workloads, pods = [], []
             for workload in workloads:
-                name = workload["metadata"]["name"]
-                if is_true(workload, "Admitted") and not is_true(workload, "Finished"):
-                    held += 2
                 admitted = find((workload.get("status") or {}).get("conditions"), "Admitted")
                 if admitted is not None and admitted["reason"] == "QuotaExceeded":
-                    self._queued[name] = f"{admitted['reason']}: {admitted['message']}"
+                    self._queued[workload["metadata"]["name"]] = f"{admitted['reason']}: {admitted['message']}"
+            alive = [pod for pod in pods if (pod.get("status") or {}).get("phase") in {"Pending", "Running"}]
+            held = sum(_devices(pod) for pod in alive if pod["spec"].get("nodeName"))
             self._most_at_once = max(self._most_at_once, held)
             await asyncio.sleep(0.3)
+
+
+def _devices(pod: dict[str, Any]) -> int:
+    limits = (container["resources"].get("limits", {}) for container in pod["spec"]["containers"])
+    return sum(int(limit.get("nvidia.com/gpu", 0)) for limit in limits)
