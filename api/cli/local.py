@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -85,7 +85,7 @@ def status(
             raise typer.Exit(1)
         typer.echo(path)
         return
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": one,
             "running": plane is not None,
@@ -108,7 +108,7 @@ def status(
     for row in rows:
         if not row["running"]:
             table.add_row(str(row["name"]), "", "", "[red]stopped[/red]", "", "")
-        for process in row["processes"]:  # type: ignore[attr-defined]
+        for process in row["processes"]:
             state = "[green]running[/green]" if process["running"] else "[red]ended[/red]"
             spent = f"{process['seconds']:.0f} s"
             table.add_row(

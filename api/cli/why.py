@@ -73,7 +73,7 @@ def _find(name: str, namespace: str, kubeconfig: Path | None) -> dict[str, Any]:
         raise Unavailable(str(error), where="--kubeconfig", fix="name a kubeconfig file, or set KUBECONFIG") from None
     except ApiException as error:
         raise Unavailable(f"the API server answered {error.status} {error.reason}", where=namespace) from None
-    items: list[dict[str, Any]] = found["items"]
+    items: list[dict[str, Any]] = found["items"]  # type: ignore[index]  # the client types it as object
     for item in items:
         labels = item["metadata"].get("labels") or {}
         refers = (item["spec"].get("ref") or {}).get("name")
