@@ -60,6 +60,7 @@ class Planner:
     async def reconcile(self, key: Key) -> float | None:
         """One cycle, not before the pace allows it."""
         await asyncio.sleep(max(0.0, self._last + self._pause - time.monotonic()))
+        self._last = time.monotonic()
         changed = self.feed.refresh()
         now = time.time()
         if changed or self._first or (self._wake_at and now >= self._wake_at):

@@ -15,7 +15,7 @@ from operators.runtime import ApiFault, Cluster
 from scheduler import Reason
 
 log = logging.getLogger(__name__)
-_RATE, _BURST = 5.0, 50.0  # events a second, and at once
+_RATE, _BURST = 2.0, 50.0  # events a second, and at once
 _NOTE_LIMIT = 1024
 
 
