@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
+from pathlib import Path
 
 from rich.console import Console
 
@@ -21,8 +23,8 @@ from operators.runtime import Cluster
 _PLAIN_WIDTH = 160  # a file or a log has no width of its own
 
 
-def run(name: str = "demo", keep: bool = False, plain: bool = False) -> int:
-    """The exit status: 0 when every expectation held."""
+def run(name: str = "demo", keep: bool = False, plain: bool = False, picture: Path | None = None) -> int:
+    """The exit status: 0 when every expectation held. `picture`: where to save the summary as SVG."""
     console = Console(force_terminal=False) if plain else Console()
     if not console.is_terminal:
         console = Console(force_terminal=False, width=_PLAIN_WIDTH)
@@ -40,7 +42,10 @@ def run(name: str = "demo", keep: bool = False, plain: bool = False) -> int:
     report = Report()
     try:
         asyncio.run(play(stacked, report, console))
-        summary(report, console, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        summary(report, console, seconds)
+        if picture:
+            _draw(report, seconds, picture)
     finally:
         if keep:
             _invite(plane, console)
@@ -61,6 +66,12 @@ async def play(stacked: stack.Stack, report: Report, console: Console) -> None:
                 await Scenario(world, materials, report, view).run()
             finally:
                 eye.cancel()
+
+
+def _draw(report: Report, seconds: float, picture: Path) -> None:
+    canvas = Console(record=True, width=150, file=io.StringIO(), force_terminal=True)
+    summary(report, canvas, seconds)
+    canvas.save_svg(str(picture), title="make demo", unique_id="demo")
 
 
 def _invite(plane: ControlPlane, console: Console) -> None:
