@@ -22,7 +22,7 @@ from keymgmt.guest.tsm import TsmDevice
 from keymgmt.wrapping.hardening import die_with_parent
 
 MAX_COMMAND_OUTPUT: Final = 64 * 1024
-MAX_HANDSHAKES: Final = 3
+MAX_HANDSHAKES: Final = 6
 MAX_INIT_DATA: Final = 1 << 18
 
 
@@ -62,11 +62,11 @@ def fetch_key(
     init_data: str | None = None,
     key_kind: KeyKind = "ec",
 ) -> bytearray:
-    """Handshake and fetch; the caller wipes the key. A session that ended is begun anew, thrice at most."""
+    """Handshake and fetch; the caller wipes the key. A session that ended is begun anew, a few times."""
     for attempt in range(MAX_HANDSHAKES):
         tee_key = TeeKey(key_kind)
-        handshake(client, device, tee_key, init_data)
         try:
+            handshake(client, device, tee_key, init_data)
             return tee_key.decrypt(client.resource(resource))
         except SessionEnded:
             if attempt + 1 == MAX_HANDSHAKES:

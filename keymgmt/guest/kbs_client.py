@@ -127,17 +127,23 @@ class KbsClient:
         return self._call("GET", f"/kbs/v0/resource/{name}", None)
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-        pause, fault = FIRST_PAUSE, "no attempt was made"
+        pause, fault, answer_lost = FIRST_PAUSE, "no attempt was made", False
         while self._clock() < self._ends:
             try:
                 status, data = self._exchange(method, path, body)
             except httpx.HTTPError as error:
                 fault = f"{type(error).__name__}: {str(error)[:200]}"
+                answer_lost = True
             else:
                 if status == 200:
                     return _parsed(data, path)
                 if status != 429 and status < 500:
-                    raise _refusal(status, data, path)
+                    refusal = _refusal(status, data, path)
+                    if answer_lost and path.endswith("/attest"):
+                        # An earlier try may have been taken although its answer never came: the challenge
+                        # is used up then, which says nothing about this guest. A new one decides.
+                        raise SessionEnded(refusal.problem.what, where=path, reason=refusal.problem.reason)
+                    raise refusal
                 fault = f"HTTP status {status}: {_error(data)[1]}"
             left = self._ends - self._clock()
             self._sleep(max(0.0, min(pause * random.uniform(0.5, 1.0), left)))  # noqa: S311 - jitter, not secret

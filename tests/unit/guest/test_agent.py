@@ -20,7 +20,7 @@ import pytest
 from crds.errors import InvalidInput
 from keymgmt import strict_json
 from keymgmt.attestation import AttestationRefused, SnpPolicy, TrustRoots, parse_kbs_evidence, verify_snp
-from keymgmt.guest.agent import MAX_COMMAND_OUTPUT, GuestTask, run
+from keymgmt.guest.agent import MAX_COMMAND_OUTPUT, MAX_HANDSHAKES, GuestTask, run
 from keymgmt.guest.errors import (
     CommandFailed,
     EvidenceUnavailable,
@@ -223,6 +223,25 @@ def test_a_lost_session_is_begun_anew(service: KeyService, device: TsmDevice, ta
     assert service.calls.count("/kbs/v0/auth") == 2
 
 
+def test_an_answer_lost_on_the_way_is_not_taken_for_a_refusal(
+    service: KeyService, device: TsmDevice, task: GuestTask
+) -> None:
+    """The service took the challenge and died before it answered: the next try hears that it was replayed."""
+
+    def died(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("connection lost", request=request)
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if service.calls == ["/kbs/v0/auth"]:
+            service.faults = [died, lambda _: refusal("RcarAttestFailed", "NonceReplayed")]
+        return service(request)
+
+    run(task, client(handler, Time()), device)
+    assert service.calls == [f"/kbs/v0/{step}" for step in ("auth", "attest", "attest", "auth", "attest")] + [
+        f"/kbs/v0/resource/{NAME}"
+    ]
+
+
 def test_sessions_that_never_last_end_in_a_refusal(service: KeyService, device: TsmDevice, task: GuestTask) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         return refusal("TokenNotFound", "again") if "/resource/" in request.url.path else service(request)
@@ -230,7 +249,7 @@ def test_sessions_that_never_last_end_in_a_refusal(service: KeyService, device: 
     with pytest.raises(KeyRefused) as caught:
         run(task, client(handler), device)
     assert caught.value.problem.what == "again"
-    assert service.calls.count("/kbs/v0/auth") == 3
+    assert service.calls.count("/kbs/v0/auth") == MAX_HANDSHAKES
 
 
 @pytest.mark.parametrize(
