@@ -8,7 +8,7 @@ from typing import Any
 
 from crds.labels import HOSTNAME, SCHEDULING_GATE
 from operators.planning.fleet_objects import has_ended
-from operators.planning.holding import free_slots
+from operators.planning.holding import admitted_slots, free_slots
 from operators.planning.pod_requests import exceeds, pod_requests, read_amounts
 
 Object = Mapping[str, Any]
@@ -43,16 +43,27 @@ def assign(workload: Object, pods: Sequence[Object]) -> tuple[tuple[Pin, ...], i
     """
     too_large = set(larger_than_admitted(workload, pods))
     waiting = [pod for pod in gated(pods) if pod["metadata"]["name"] not in too_large]
-    nodes = free_slots(workload, pods)
+    places = [node for node, count in admitted_slots(workload).items() for _ in range(count)]
+    free = free_slots(workload, pods)
     pins: list[Pin] = []
-    left = 0
+    others: list[Object] = []
     for pod in waiting:
-        own = (pod["spec"].get("nodeSelector") or {}).get(HOSTNAME)
-        place = next((node for node in nodes if own is None or node == own), None)
+        # Rank i has place i, in whatever order the pods turn up: neighbours in rank are neighbours in space.
+        rank = _index(pod)
+        place = places[rank % len(places)] if rank is not None and places else None
+        if place is not None and place in free and _own_place(pod) in {None, place}:
+            free.remove(place)
+            pins.append(Pin(pod, place))
+        else:
+            others.append(pod)
+    left = 0
+    for pod in others:
+        own = _own_place(pod)
+        place = next((node for node in free if own is None or node == own), None)
         if place is None:
             left += 1
             continue
-        nodes.remove(place)
+        free.remove(place)
         pins.append(Pin(pod, place))
     return tuple(pins), left
 
@@ -89,10 +100,19 @@ def patch(pin: Pin) -> list[dict[str, Any]]:
     return operations
 
 
+def _index(pod: Object) -> int | None:
+    index = (pod["metadata"].get("annotations") or {}).get(_INDEX, "")
+    return int(index) if index.isdigit() else None
+
+
+def _own_place(pod: Object) -> str | None:
+    """The hostname that the pod template itself selects."""
+    return (pod["spec"].get("nodeSelector") or {}).get(HOSTNAME)
+
+
 def _rank(pod: Object) -> tuple[int, str, str]:
     meta = pod["metadata"]
-    index = (meta.get("annotations") or {}).get(_INDEX, "")
-    return int(index) if index.isdigit() else 0, str(meta.get("creationTimestamp") or ""), meta["name"]
+    return _index(pod) or 0, str(meta.get("creationTimestamp") or ""), meta["name"]
 
 
 def _escaped(key: str) -> str:

@@ -23,6 +23,12 @@ def test_ranks_follow_the_order_of_the_placements() -> None:
     assert places({"x": 2, "y": 2}, pods) == {"c": "x", "a": "x", "b": "y", "d": "y"}
 
 
+def test_a_rank_has_its_place_in_whatever_order_the_pods_turn_up() -> None:
+    assert places({"x": 1, "y": 1, "z": 1}, [pod("c", index=2), pod("a", index=0)]) == {"a": "x", "c": "z"}
+    # Beyond the places there are, a rank takes what is free.
+    assert places({"x": 1, "y": 1}, [pod("a", "x", "Running", index=0), pod("e", index=4)]) == {"e": "y"}
+
+
 def test_what_is_pinned_already_counts_bound_or_not() -> None:
     pods = [pod("a", "x", "Running"), pod("b", "y", bound=False), pod("c"), pod("d")]
     assert places({"x": 2, "y": 2}, pods) == {"c": "x", "d": "y"}
