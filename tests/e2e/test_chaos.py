@@ -19,7 +19,6 @@ SPAN_SECONDS = 55.0  # the demo's busy part
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("chaos")
 @pytest.mark.parametrize("seed", [int(os.environ.get("KEKKAI_CHAOS_SEED", "20261124"))])
 def test_killed_at_ten_random_moments(seed: int, tmp_path: Path) -> None:
     dice = random.Random(seed)

@@ -14,7 +14,7 @@ from local.controlplane import ControlPlane
 from local.demo.expectation import Report
 from tests.e2e.demo_run import everything, files_under, forms, memory_of, play, processes_naming
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.timeout(600)
 Run = tuple[stack.Stack, Report, Materials]
 
 
