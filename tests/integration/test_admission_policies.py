@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,9 @@ def obj(api: str, kind: str, name: str, namespace: str | None = "adm", **rest: A
 
 POD = obj("v1", "Pod", "p", spec=pod_spec())
 JOB = obj("batch/v1", "Job", "j", spec={"template": {"spec": pod_spec()}})
+EPHEMERAL = {"name": "debug", "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}}
 STORED_JOB = merged(JOB, {"metadata": {"name": "stored"}})
+GATED = merged(POD, {"metadata": {"name": "gated"}, "spec": {"schedulingGates": [GATE]}})
 GPU_POD = pod_spec(containers=[container(resources={"limits": {GPU: "1"}})], schedulingGates=[GATE])
 OWNED = {"ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "1", "controller": True}]}
 NETPOL = obj(
@@ -87,6 +90,8 @@ KEY = obj(
     "k",
     spec={"jurisdiction": "JP", "releasePolicy": {"digest": "sha256:" + "a" * 64}},
 )
+STORED_WORKLOAD = merged(WORKLOAD, {"metadata": {"name": "stored"}})
+STORED_KEY = merged(KEY, {"metadata": {"name": "stored", "finalizers": ["kekkai.dev/cleanup"]}})
 NAMESPACE = obj("v1", "Namespace", "adm", None)
 PLAIN = {"metadata": {"namespace": "default"}}
 REF = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "1"}
@@ -95,7 +100,11 @@ HOST = {"namespaceSelector": {"matchLabels": {"kekkai.dev/tenant": "other"}}}
 
 @dataclass(frozen=True)
 class Case:
-    """`base` changed by `good` passes; changed by `bad` it is refused. `verb`: create, update or delete."""
+    """`base` changed by `good` passes; changed by `bad` it is refused.
+
+    `verb`: create; update (merge patch), strategic (its like, which merges lists by name), add (one entry to a
+    list of the spec), put; delete.
+    """
 
     policy: str
     starts: str
@@ -121,6 +130,14 @@ CASES = [
         {"spec": {"template": {"spec": {"tolerations": [{"operator": "Exists"}]}}}},
         {"spec": {"template": {"spec": {"tolerations": [{"key": "team", "operator": "Exists"}]}}}},
     ),
+    Case(
+        "jobs-queued",
+        "spec.template.spec.tolerations must",
+        JOB,
+        {"spec": {"template": {"spec": {"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]}}}},
+    ),
+    Case("jobs-queued", "spec.template.spec.priorityClassName must", JOB, {"spec": {"template": {"spec": {"priorityClassName": "system-node-critical"}}}}),
+    Case("jobs-queued", "spec.template.spec.resourceClaims are", JOB, {"spec": {"template": {"spec": {"resourceClaims": [{"name": "x", "resourceClaimName": "y"}]}}}}),
     Case("pods-ready-namespace", "metadata.namespace: adm-early is not ready", POD, {"metadata": {"namespace": "adm-early"}}, user=ADMIN),
     Case(
         "pods-queued",
@@ -145,7 +162,7 @@ CASES = [
     Case(
         "pods-gate",
         "spec.schedulingGates: only",
-        merged(POD, {"metadata": {"name": "gated"}, "spec": {"schedulingGates": [GATE]}}),
+        GATED,
         {"spec": {"schedulingGates": []}},
         {"spec": {"schedulingGates": []}},
         verb="update",
@@ -154,12 +171,21 @@ CASES = [
     Case(
         "pods-gate",
         "spec.nodeSelector of a pod",
-        merged(POD, {"metadata": {"name": "gated"}, "spec": {"schedulingGates": [GATE]}}),
+        GATED,
         {"spec": {"nodeSelector": {"a": "b"}}},
         {"spec": {"nodeSelector": {"a": "b"}}},
         verb="update",
         good_user="operator",
     ),
+    Case(
+        "pods-gate",
+        "spec.tolerations of a pod must",
+        GATED,
+        {"spec": {"tolerations": [{"operator": "Exists"}]}},
+        {"spec": {"tolerations": [{"key": "team", "operator": "Exists"}]}},
+        verb="add",
+    ),
+    Case("namespaces", "spec.finalizers of", NAMESPACE, {"spec": {"finalizers": []}}, verb="put", user=ADMIN, path="finalize"),
     Case("namespaces", "metadata.labels: kekkai.dev labels", NAMESPACE, {"metadata": {"labels": {"kekkai.dev/ready": None}}}, {"metadata": {"labels": {"team": "x"}}}, verb="update", user=ADMIN),
     Case("namespaces", "metadata.labels: kekkai.dev labels", NAMESPACE, {"metadata": {"labels": {"kekkai.dev/tenant": "other"}}}, verb="update", user=ADMIN, path="status"),
     Case("namespaces", "metadata.labels: kekkai.dev labels", obj("v1", "Namespace", "fresh", None), {"metadata": {"labels": {"kekkai.dev/tenant": "x"}}}, {"metadata": {"labels": {"team": "x"}}}, user=ADMIN),
@@ -179,12 +205,40 @@ CASES = [
     Case("services", "spec.externalIPs must", SERVICE, {"spec": {"externalIPs": ["203.0.113.5"]}}),
     Case("baseline", "spec.containers[].image must start", POD, {"spec": {"containers": [container(image="registry.example.evil/x:1")]}}),
     Case("baseline", "spec.containers[].image must start", JOB, {"spec": {"template": {"spec": {"containers": [container(image="other/x:1")]}}}}),
+    Case(
+        "baseline",
+        "spec.containers[].image must start",
+        GATED,
+        {"spec": {"containers": [{"name": "c", "image": "other/x:1"}]}},
+        {"spec": {"containers": [{"name": "c", "image": "registry.example/y:2"}]}},
+        verb="strategic",
+    ),
+    Case(
+        "baseline",
+        "spec.containers[].image must start",
+        GATED,
+        {"spec": {"ephemeralContainers": [{**EPHEMERAL, "image": "other/x:1"}]}},
+        {"spec": {"ephemeralContainers": [{**EPHEMERAL, "image": "registry.example/y:2"}]}},
+        verb="strategic",
+        user=ADMIN,
+        path="ephemeralcontainers",
+    ),
+    Case(
+        "baseline",
+        "spec.containers[].image must start",
+        POD,
+        {"spec": {"volumes": [{"name": "v", "image": {"reference": "other/x:1"}}]}},
+        {"spec": {"volumes": [{"name": "v", "image": {"reference": "registry.example/x:1"}}]}},
+    ),
     Case("baseline", "spec.containers[].image must be named by digest", POD, {}, {"spec": {"containers": [container(image="registry.example/x@sha256:" + "a" * 64)]}}, user="strict-owner"),
     Case("baseline", "spec.runtimeClassName runc-legacy", POD, {"spec": {"runtimeClassName": "runc-legacy"}}, {"spec": {"runtimeClassName": "kata-qemu-snp", "overhead": {"cpu": "250m", "memory": "2Gi"}}}),
     Case("workloads", "metadata.namespace is not a tenant's", WORKLOAD, PLAIN, user=ADMIN),
     Case("workloads", "spec.ref is", WORKLOAD, {"spec": {"job": None, "ref": REF}}, {"spec": {"job": None, "ref": REF}}, good_user="operator"),
     Case("workloads", "spec.tenant is", WORKLOAD, {"spec": {"tenant": "adm"}}, {"spec": {"tenant": "adm"}}, good_user="operator"),
     Case("workloads", "spec.podSets is", WORKLOAD, {"spec": {"podSets": [{"name": "main", "count": 1}]}}, {"spec": {"priority": 7}}),
+    Case("workloads", "status of a Workload", STORED_WORKLOAD, {"status": {"observedGeneration": 7}}, {"status": {"observedGeneration": 7}}, verb="update", user=ADMIN, good_user="operator", path="status"),
+    Case("protected-keys", "metadata.finalizers must", STORED_KEY, {"metadata": {"finalizers": []}}, {"metadata": {"finalizers": []}}, verb="update", good_user="operator"),
+    Case("protected-keys", "status of a ProtectedKey", STORED_KEY, {"status": {"releases": 7}}, {"status": {"releases": 7}}, verb="update", user=ADMIN, good_user="operator", path="status"),
     Case("protected-keys", "metadata.namespace is not a tenant's", KEY, PLAIN, user=ADMIN),
 ]  # fmt: skip
 
@@ -214,6 +268,13 @@ def test_every_validation_has_a_case() -> None:
 
     assert {one for one in validations() if not covered(*one)} == set()
     assert {c.policy for c in CASES} == {policy for policy, _ in validations()}
+
+
+def test_messages_name_the_field_and_the_fix() -> None:
+    for policy, message in validations():
+        assert re.match(r"(metadata|spec|status|subjects)[A-Za-z.\[\]]*[ :]", message), (policy, message)
+        assert "; " in message, f"{policy}: what is to be done? {message}"
+        assert len(message) < 250, message
 
 
 @pytest.fixture(scope="module")
@@ -259,8 +320,10 @@ def users(installed: ControlPlane) -> dict[str, Path]:
             None,
             spec={"images": {"allowedPrefixes": ["registry.example/"]}},
         ),
-        merged(POD, {"metadata": {"name": "gated"}, "spec": {"schedulingGates": [GATE]}}),
+        GATED,
         STORED_JOB,
+        STORED_WORKLOAD,
+        STORED_KEY,
     ]
     plane.kubectl("apply", "-f", "-", user=found["operator"], stdin="\n---\n".join(json.dumps(d) for d in documents))
     return found
@@ -277,6 +340,8 @@ async def test_validation(case: Case, users: dict[str, Path], installed: Control
         said = str(caught.value)
         assert f"kekkai-{case.policy}" in said, said
         assert case.starts in said
+        whole = [m for policy, m in validations() if policy == case.policy and m.startswith(case.starts)]
+        assert all(message in said for message in whole), said
         if case.verb != "delete":
             await _send(case, case.good, users[case.good_user or case.user])
     finally:
@@ -309,8 +374,16 @@ async def _send(case: Case, change: Obj, user: Path) -> None:
         if case.verb == "delete":
             await cluster.request("DELETE", path, query)
             return
-        path += f"/{case.path}" if case.path else ""
-        await cluster.request("PATCH", path, query, change, "application/merge-patch+json")
+        whole = f"{path}/{case.path}" if case.path else path
+        if case.verb == "put":
+            await cluster.request("PUT", whole, query, merged(await cluster.request("GET", path), change))
+        elif case.verb == "add":
+            ((field_name, (value,)),) = change["spec"].items()
+            patch = [{"op": "add", "path": f"/spec/{field_name}/-", "value": value}]
+            await cluster.request("PATCH", whole, query, patch, "application/json-patch+json")
+        else:
+            kind = "strategic-merge-patch" if case.verb == "strategic" else "merge-patch"
+            await cluster.request("PATCH", whole, query, change, f"application/{kind}+json")
 
 
 def _service(body: Obj) -> str:
