@@ -1,0 +1,105 @@
+"""How much a node's free devices are worth to the pods that are still to come.
+
+After "Beware of Fragmentation" (Weng et al., USENIX ATC 2023): of a node's free devices,
+what a typical pod cannot use is a fragment. FGD adds up, over typical pods p with
+frequency f, the free milli-devices that p cannot use; a pod goes where that sum grows
+least. Here the value of a free device of r milli-devices on a node is
+
+    r * P ** GAMMA,   P = sum over p of f_p * usable_p * reach_p
+
+with usable_p: whether p fits on the node and on that device, and reach_p: the part of
+the node's devices usable by p that p could take before CPU or memory runs out (which FGD
+does not look at). GAMMA = 1 without reach is FGD. With GAMMA near 0 a remainder that few
+pods can use is worth nearly as much as one that many can, and one that nobody can use
+is worth nothing: under a backlog, the rare pod that fits does come by.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+MILLI = 1000  # milli-devices of a whole device
+GAMMA = 0.1
+COVER = 0.95  # the part of all pods seen that the typical shapes cover, as in FGD
+
+
+@dataclass(frozen=True, slots=True)
+class PodShape:
+    """One pod. `milli` of each of `devices` devices: 1000 is a whole one, less a share of one."""
+
+    cpu: int
+    memory: int
+    devices: int = 0
+    milli: int = 0
+    kinds: frozenset[str] = frozenset()  # accelerator classes that suit; any when empty
+
+    def __post_init__(self) -> None:
+        if self.devices > 1 and self.milli != MILLI:
+            raise ValueError("shares of several devices are not supported")
+        if not 0 <= self.milli <= MILLI or min(self.cpu, self.memory, self.devices) < 0:
+            raise ValueError("amounts are out of range")
+        if (self.devices == 0) != (self.milli == 0):
+            raise ValueError("devices and milli go together")
+
+
+def typical(seen: Mapping[PodShape, int], cover: float = COVER) -> dict[PodShape, float]:
+    """The most frequent shapes that cover this part of what was seen, with frequencies that sum to 1.
+
+    Equal counts are taken in the order in which the shapes were first seen.
+    """
+    total, covered, chosen = sum(seen.values()), 0, {}
+    for shape, count in Counter(seen).most_common():
+        if covered >= cover * total:
+            break
+        chosen[shape] = count
+        covered += count
+    return {shape: count / covered for shape, count in chosen.items()}
+
+
+class Worth:
+    """The value of nodes' free devices, for one mix of typical pods."""
+
+    def __init__(
+        self, mix: Mapping[PodShape, float], kinds: Sequence[str], gamma: float = GAMMA, reach: bool = True
+    ) -> None:
+        """`kinds`: the accelerator classes by the code that nodes carry. `gamma` 1 without `reach` is FGD's."""
+        # Sorted by size: pods that ask for equally much of a device fit on the same devices.
+        pods = sorted(((s, part) for s, part in mix.items() if s.devices), key=lambda pod: pod[0].milli)
+        self._gamma, self._reach = gamma, reach
+        self._part = np.array([part for _, part in pods])
+        self._cpu = np.array([max(s.cpu, 1) for s, _ in pods], dtype=np.float64)
+        self._memory = np.array([max(s.memory, 1) for s, _ in pods], dtype=np.float64)
+        self._devices = np.array([s.devices for s, _ in pods], dtype=np.int64)
+        milli = np.array([s.milli for s, _ in pods], dtype=np.int64)
+        self._asked = (self._devices * milli).astype(np.float64)
+        suits = np.array([[not s.kinds or kind in s.kinds for s, _ in pods] for kind in kinds], dtype=np.bool_)
+        self._suits = suits.reshape(len(kinds), len(pods))
+        self._sizes, self._starts, self._size_of = np.unique(milli, return_index=True, return_inverse=True)
+        # Free milli-devices → how many of the sizes fit.
+        self._fitting = np.searchsorted(self._sizes, np.arange(MILLI + 1), side="right")
+
+    def of(self, cpu: Ints, memory: Ints, free: Ints, kind: Ints) -> Floats:
+        """Value of each node, in milli-devices. Shapes: (n,), (n,), (n, devices), (n,) → (n,)."""
+        if self._sizes.size == 0:
+            return np.zeros(cpu.size)
+        fits = free[:, :, None] >= self._sizes
+        most = np.minimum(np.floor(cpu[:, None] / self._cpu), np.floor(memory[:, None] / self._memory))
+        enough = fits.sum(axis=1)[:, self._size_of] >= self._devices
+        weight = np.where((most >= 1) & enough & self._suits[kind], self._part, 0.0)
+        if self._reach:
+            usable = (fits * free[:, :, None]).sum(axis=1)[:, self._size_of]
+            weight *= np.minimum(1.0, most * self._asked / np.maximum(usable, 1))
+        # Over the sizes up to each: first by size, then summed up; column 0 is for devices that take nothing.
+        upto = np.zeros((cpu.size, self._sizes.size + 1))
+        np.cumsum(np.add.reduceat(weight, self._starts, axis=1), axis=1, out=upto[:, 1:])
+        part = np.take_along_axis(upto, self._fitting[free], axis=1)
+        worth: Floats = (free * part**self._gamma).sum(axis=1)
+        return worth
