@@ -32,20 +32,23 @@ def up(
     from local.controlplane import ControlPlane, named
     from local.controlplane.progress import Progress
 
-    if named.running(name):
-        raise Conflict(f"{name} is running already", where="--name", fix=f"use it, or run: kekkai down --name {name}")
-    named.remove(name)
     started = time.monotonic()
-    with Progress() as progress:
+    with named.held(name), Progress() as progress:
+        if named.running(name):
+            raise Conflict(
+                f"{name} is running already", where="--name", fix=f"use it, or run: kekkai down --name {name}"
+            )
+        named.remove(name)
         with progress.step("control plane"):
-            plane = ControlPlane.start(named.folder_of(name), detached=True, progress=progress)
-        if not bare:
-            try:
+            plane = ControlPlane.start(named.folder_of(name), progress=progress)
+        try:
+            if not bare:
                 with progress.step("Kekkai on top"):
                     stack.start(plane)
-            except BaseException:
-                plane.stop()
-                raise
+            plane.detach()  # only now: when this command is killed before, nothing is left
+        except BaseException:
+            plane.stop()
+            raise
     console = Console()
     console.print(f"{name} is up after {time.monotonic() - started:.0f} s at {plane.server}", highlight=False)
     console.print(f"  export KUBECONFIG={plane.admin_kubeconfig}", highlight=False, soft_wrap=True)
@@ -63,7 +66,10 @@ def down(
     """
     from local.controlplane import named
 
-    removed = [one for one in (named.names() if everything else [name]) if named.remove(one)]
+    removed = []
+    for one in named.names() if everything else [name]:
+        with named.held(one):
+            removed += [one] if named.remove(one) else []
     typer.echo(f"removed: {', '.join(removed)}" if removed else "nothing to remove")
 
 

@@ -8,9 +8,10 @@ under several processes: a file lock a binary, and an atomic rename.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import concurrent.futures
+import functools
 import hashlib
+import http.client
 import os
 import platform
 import re
@@ -18,11 +19,12 @@ import shutil
 import subprocess
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from crds.errors import KekkaiError
-from local.controlplane.gobuild import build
+from local.controlplane.cache import cache_root, locked
+from local.controlplane.gobuild import FLAGS, build
 from local.controlplane.progress import Progress
 from local.controlplane.versions import BINARIES, CHECKSUMS, TOOLS, Binary
 
@@ -36,20 +38,14 @@ class BinaryUnavailable(KekkaiError):
     reason = "BinaryUnavailable"
 
 
-def cache_root() -> Path:
-    """Where built and downloaded things are kept: $KEKKAI_CACHE, else the user's cache folder."""
-    if given := os.environ.get("KEKKAI_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kekkai"
-
-
 def resolve(names: Sequence[str] | None = None, progress: Progress | None = None) -> dict[str, Path]:
     """Paths of the named binaries (all when None), getting what is missing."""
     wanted = [binary for binary in BINARIES if names is None or binary.name in names]
     found: dict[str, Path] = {}
     missing: list[Binary] = []
-    for binary in wanted:
-        path = on_machine(binary) or cached(binary)
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # each is asked for its version: let them start together
+        present = list(pool.map(lambda binary: on_machine(binary) or cached(binary), wanted))
+    for binary, path in zip(wanted, present, strict=True):
         if path is None:
             missing.append(binary)
         else:
@@ -66,12 +62,13 @@ def on_machine(binary: Binary) -> Path | None:
     places = [os.environ.get("KUBEBUILDER_ASSETS", ""), *os.environ.get("PATH", "").split(os.pathsep)]
     for place in filter(None, places):
         path = Path(place) / binary.name
-        if path.is_file() and os.access(path, os.X_OK) and _suits(path, binary):
+        if path.is_file() and os.access(path, os.X_OK) and _suits(path, path.stat().st_mtime_ns, binary):
             return path
     return None
 
 
-def _suits(path: Path, binary: Binary) -> bool:
+@functools.lru_cache(maxsize=256)
+def _suits(path: Path, _modified: int, binary: Binary) -> bool:
     try:
         said = subprocess.run([path, *binary.version_args], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -91,7 +88,7 @@ def _cache_path(binary: Binary) -> Path:
     for name in ("go.mod", "go.sum", "main.go"):
         file = TOOLS / binary.module / name
         key.update(file.read_bytes() if file.exists() else b"")
-    key.update(f"{binary.package} {binary.ldflags} {_platform()}".encode())
+    key.update(f"{FLAGS} {binary.package} {binary.ldflags} {_platform()}".encode())
     return cache_root() / "bin" / f"{binary.name}-{binary.version}-{key.hexdigest()[:16]}" / binary.name
 
 
@@ -103,14 +100,14 @@ def _platform() -> tuple[str, str]:
 def _obtain(binary: Binary, progress: Progress, which: str) -> Path:
     target = _cache_path(binary)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with progress.step(f"{which} {binary.name} {binary.version}: waiting for the cache"), _lock(target):
+    with progress.step(f"{which} {binary.name} {binary.version}: waiting for the cache"), locked(target.parent):
         if target.exists():  # another process made it while we waited
             return target
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             fresh = Path(folder) / binary.name
             if not _download(binary, fresh, progress, which):
                 with progress.step(f"{which} {binary.name} {binary.version}: building with Go (minutes, once)"):
-                    build(binary, fresh)
+                    build(binary, fresh, progress)
             fresh.chmod(0o755)
             os.replace(fresh, target)
     return target
@@ -126,7 +123,7 @@ def _download(binary: Binary, target: Path, progress: Progress, which: str) -> b
         try:
             with urllib.request.urlopen(url, timeout=_DOWNLOAD_SECONDS) as reply, target.open("wb") as file:  # noqa: S310
                 shutil.copyfileobj(reply, file)
-        except OSError:
+        except (OSError, http.client.HTTPException):  # not reachable from here: build instead
             return False
         if hashlib.sha256(target.read_bytes()).hexdigest() != checksum:
             raise BinaryUnavailable(
@@ -135,13 +132,6 @@ def _download(binary: Binary, target: Path, progress: Progress, which: str) -> b
                 fix="do not use it; check the pin in local/controlplane/versions.py",
             )
     return True
-
-
-@contextlib.contextmanager
-def _lock(target: Path) -> Iterator[None]:
-    with (target.parent / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def main() -> None:

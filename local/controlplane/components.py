@@ -12,8 +12,17 @@ from local.controlplane.pki import Authority, Pair
 from local.controlplane.ports import HOST
 
 STAGES = Path(__file__).resolve().parent / "stages"
+ROLES = Path(__file__).resolve().parent / "rbac.yaml"
+KWOK_USER = "system:kwok"
 _SERVICE_CIDR = "10.96.0.0/16"
 _POD_CIDR = "10.128.0.1/9"
+
+_KWOK_OPTIONS = {
+    "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
+    "kind": "KwokConfiguration",
+    "metadata": {"name": "kwok"},
+    "options": {"podPlayStageParallelism": 16, "nodePlayStageParallelism": 8},
+}
 
 # Who did what to which object, without bodies: bodies of Secrets must not reach a file.
 _AUDIT_POLICY = {
@@ -47,9 +56,10 @@ class Layout:
         return self.folder / "audit.log"
 
 
-def etcd(binary: Path, layout: Layout, ca: Path, pair: Pair) -> list[str]:
+def etcd(binary: Path, layout: Layout, authority: Authority) -> list[str]:
     """No fsync: the data is for tests and demonstrations, and this makes them fast."""
-    client, peer = f"https://{HOST}:{layout.etcd_port}", f"http://{HOST}:{layout.peer_port}"
+    ca, pair = authority.files.certificate, authority.server("etcd-server", [HOST, "localhost"], peer=True)
+    client, peer = f"https://{HOST}:{layout.etcd_port}", f"https://{HOST}:{layout.peer_port}"
     return [
         str(binary),
         "--name=local",
@@ -63,6 +73,10 @@ def etcd(binary: Path, layout: Layout, ca: Path, pair: Pair) -> list[str]:
         f"--key-file={pair.key}",
         f"--trusted-ca-file={ca}",
         "--client-cert-auth",
+        f"--peer-cert-file={pair.certificate}",
+        f"--peer-key-file={pair.key}",
+        f"--peer-trusted-ca-file={ca}",
+        "--peer-client-cert-auth",
         "--unsafe-no-fsync",
         "--auto-compaction-retention=5m",
         "--quota-backend-bytes=8589934592",
@@ -71,17 +85,20 @@ def etcd(binary: Path, layout: Layout, ca: Path, pair: Pair) -> list[str]:
 
 
 def api_server(
-    binary: Path, layout: Layout, cluster: Authority, front: Authority, tls: Pair, accounts: Pair, proxy: Pair
+    binary: Path, layout: Layout, cluster: Authority, front: Authority, store: Authority, accounts: Pair
 ) -> list[str]:
-    """RBAC, client certificates, audit, aggregation."""
+    """RBAC, client certificates, audit, aggregation. Anonymous requests are refused."""
+    tls = cluster.server("apiserver", [HOST, "localhost", "kubernetes.default.svc", "10.96.0.1"])
+    etcd_client = store.client("etcd-client", "kube-apiserver")
+    proxy = front.client("front-proxy-client", "front-proxy-client")
     policy = layout.folder / "audit-policy.yaml"
     policy.write_text(yaml.safe_dump(_AUDIT_POLICY))
     return [
         str(binary),
         f"--etcd-servers=https://{HOST}:{layout.etcd_port}",
-        f"--etcd-cafile={cluster.files.certificate}",
-        f"--etcd-certfile={tls.certificate}",
-        f"--etcd-keyfile={tls.key}",
+        f"--etcd-cafile={store.files.certificate}",
+        f"--etcd-certfile={etcd_client.certificate}",
+        f"--etcd-keyfile={etcd_client.key}",
         f"--bind-address={HOST}",
         f"--secure-port={layout.api_port}",
         f"--tls-cert-file={tls.certificate}",
@@ -131,7 +148,8 @@ def controller_manager(binary: Path, kubeconfig: Path, cluster_ca: Path, account
         "--concurrent-namespace-syncs=20",
         "--concurrent-resource-quota-syncs=20",
         "--concurrent-serviceaccount-token-syncs=10",
-        "--node-monitor-grace-period=120s",
+        # Three missed heartbeats of stages/node-heartbeat.yaml.
+        "--node-monitor-grace-period=540s",
         "--terminated-pod-gc-threshold=20000",
     ]
 
@@ -155,16 +173,22 @@ def scheduler(binary: Path, folder: Path, kubeconfig: Path) -> list[str]:
 
 
 def kwok(binary: Path, folder: Path, kubeconfig: Path) -> list[str]:
-    """Plays the kubelets of nodes annotated kwok.x-k8s.io/node=fake."""
-    stages = folder / "stages.yaml"
-    stages.write_text("\n---\n".join(path.read_text() for path in sorted(STAGES.glob("*.yaml"))))
+    """Plays the kubelets of nodes annotated kwok.x-k8s.io/node=fake.
+
+    Without node leases: kwok takes a new identity at each start and would leave its nodes and
+    pods alone until the leases of the killed one expire. A heartbeat in the node's status,
+    every few minutes, costs less and is taken over at once.
+    """
+    documents = [yaml.safe_dump(_KWOK_OPTIONS), *(path.read_text() for path in sorted(STAGES.glob("*.yaml")))]
+    config = folder / "kwok.yaml"
+    config.write_text("\n---\n".join(documents))
     return [
         str(binary),
         f"--kubeconfig={kubeconfig}",
-        f"--config={stages}",
+        f"--config={config}",
         "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
         f"--cidr={_POD_CIDR}",
-        "--node-lease-duration-seconds=100",
+        "--node-lease-duration-seconds=0",
         "--v=WARN",
     ]
 
@@ -173,6 +197,6 @@ USERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "admin": ("kekkai-admin", ("system:masters",)),
     "controller-manager": ("system:kube-controller-manager", ()),
     "scheduler": ("system:kube-scheduler", ()),
-    "kwok": ("system:kwok", ("system:masters",)),
+    "kwok": (KWOK_USER, ()),
 }
-"""Client identities of the components. kwok plays every kubelet, which no single node identity may."""
+"""Client identities of the components: user and groups."""

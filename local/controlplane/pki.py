@@ -1,7 +1,9 @@
-"""The certificates of a local control plane: one cluster CA, one front-proxy CA, leaves from them.
+"""The certificates of a local control plane: three CAs and leaves from them.
 
-Keys are EC P-256, files are readable by their owner only. The cluster CA also signs the
-TLS certificate of the key service and every client certificate.
+The cluster CA signs every client certificate, the API server's and the key service's TLS
+certificates. etcd has a CA of its own, since whoever holds a certificate that etcd trusts
+reads and writes everything past RBAC; so has the front proxy (aggregation), which may
+name any user. Keys are EC P-256; files are readable by their owner only.
 """
 
 from __future__ import annotations
@@ -57,10 +59,11 @@ class Authority:
         subject = x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, user)])
         return self._leaf(name, subject, (ExtendedKeyUsageOID.CLIENT_AUTH,), ())
 
-    def server(self, name: str, hosts: Sequence[str]) -> Pair:
-        """A server certificate for DNS names and addresses; also fit as a client (etcd peers)."""
+    def server(self, name: str, hosts: Sequence[str], peer: bool = False) -> Pair:
+        """A server certificate for DNS names and addresses; a `peer` may act as a client too."""
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
-        return self._leaf(name, subject, (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH), hosts)
+        client = (ExtendedKeyUsageOID.CLIENT_AUTH,) if peer else ()
+        return self._leaf(name, subject, (ExtendedKeyUsageOID.SERVER_AUTH, *client), hosts)
 
     def _leaf(
         self, name: str, subject: x509.Name, purposes: Sequence[x509.ObjectIdentifier], hosts: Sequence[str]

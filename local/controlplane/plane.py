@@ -13,12 +13,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import urlsplit
+
+import yaml
 
 from crds.errors import KekkaiError
 from local.controlplane import components as parts
 from local.controlplane.binaries import resolve
-from local.controlplane.pki import Authority, Pair, kubeconfig, service_account_key
+from local.controlplane.pki import Authority, kubeconfig, service_account_key
 from local.controlplane.ports import HOST, free_ports
 from local.controlplane.progress import Progress
 from local.controlplane.supervision import Supervisor, SupervisorError
@@ -31,6 +32,10 @@ class ControlPlaneError(KekkaiError):
     """The control plane could not be started or reached."""
 
     reason = "ControlPlaneFailed"
+
+
+def _port_was_taken(error: BaseException) -> bool:
+    return isinstance(error, SupervisorError) and "address already in use" in str(error)
 
 
 class ControlPlane:
@@ -58,25 +63,27 @@ class ControlPlane:
     ) -> ControlPlane:
         """Start everything and wait until the API server answers.
 
-        Without `data_dir` a temporary folder is used and removed at the end. Unless
-        `detached`, all processes end with this one, however it ends.
+        Without `data_dir` a temporary folder is used and removed at the end. All processes end
+        with this one, however it ends, unless `detached` (or `detach`, later).
         """
         binaries = resolve(progress=progress)
         folder = Path(data_dir or tempfile.mkdtemp(prefix="kekkai-"))
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for attempt in range(_TRIES):
             etcd, peer, api = free_ports(3)
-            plane = cls(parts.Layout(folder, etcd, peer, api), Supervisor.start(folder, detached), binaries)
+            plane = cls(parts.Layout(folder, etcd, peer, api), Supervisor.start(folder), binaries)
             plane._temporary = data_dir is None
             try:
                 plane._bring_up(components)
             except BaseException as error:
+                last = attempt + 1 == _TRIES or not _port_was_taken(error)
                 plane.supervisor.shutdown()
-                busy = isinstance(error, SupervisorError) and "address already in use" in str(error)
-                if busy and attempt + 1 < _TRIES:
-                    shutil.rmtree(folder / "etcd", ignore_errors=True)
-                    continue
-                raise
+                if last:
+                    plane.stop()
+                    raise
+                continue
+            if detached:
+                plane.detach()
             return plane
         raise ControlPlaneError("no free ports were found", fix="stop what listens on many loopback ports")
 
@@ -95,19 +102,19 @@ class ControlPlane:
 
     def _bring_up(self, components: Sequence[str]) -> None:
         folder, spawn = self.data_dir, self.supervisor.spawn
-        front = Authority(folder / "pki", "front-proxy-ca")
-        tls = self.pki.server("apiserver", [HOST, "localhost", "kubernetes.default.svc", "10.96.0.1"])
+        front, store = Authority(folder / "pki", "front-proxy-ca"), Authority(folder / "pki", "etcd-ca")
         accounts = service_account_key(folder / "pki")
-        proxy = front.client("front-proxy-client", "front-proxy-client")
         configs = {
             name: kubeconfig(
                 folder / f"{name}.kubeconfig", self.server, self.ca_file, self.pki.client(name, user, groups)
             )
             for name, (user, groups) in parts.USERS.items()
         }
-        spawn("etcd", parts.etcd(self.binaries["etcd"], self.layout, self.ca_file, tls))
-        api = parts.api_server(self.binaries["kube-apiserver"], self.layout, self.pki, front, tls, accounts, proxy)
+        spawn("etcd", parts.etcd(self.binaries["etcd"], self.layout, store))
+        api = parts.api_server(self.binaries["kube-apiserver"], self.layout, self.pki, front, store, accounts)
         spawn("kube-apiserver", api, ready=self.ready)
+        if "kwok" in components:
+            self._create_roles()
         commands = {
             "controller-manager": lambda: parts.controller_manager(
                 self.binaries["kube-controller-manager"], configs["controller-manager"], self.ca_file, accounts
@@ -121,28 +128,38 @@ class ControlPlane:
         paths = {name: str(path) for name, path in self.binaries.items()}
         (folder / "state.json").write_text(json.dumps(state | {"binaries": paths, "server": self.server}))
 
-    def _kubeconfig(self, name: str, pair: Pair) -> Path:
-        return kubeconfig(self.data_dir / f"{name}.kubeconfig", self.server, self.ca_file, pair)
+    def _create_roles(self) -> None:
+        for role in yaml.safe_load_all(parts.ROLES.read_text()):
+            path = f"/apis/rbac.authorization.k8s.io/v1/{role['kind'].lower()}s"
+            status, reply = self._request("POST", path, json.dumps(role))
+            if status not in {201, 409}:  # 409: made when this data folder was used before
+                raise ControlPlaneError(f"creating {role['metadata']['name']}: {reply[:500]}", where=path)
+
+    def _request(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        """One request as administrator: status and body. Raises OSError or HTTPException."""
+        admin = self.data_dir / "pki" / "admin"
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        context.load_cert_chain(admin.with_suffix(".crt"), admin.with_suffix(".key"))
+        connection = http.client.HTTPSConnection(HOST, self.layout.api_port, timeout=5, context=context)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            reply = connection.getresponse()
+            return reply.status, reply.read(1 << 20).decode(errors="replace")
+        finally:
+            connection.close()
 
     def ready(self) -> bool:
         """Whether the API server says that it is ready."""
-        pair = Pair(self.data_dir / "pki" / "admin.crt", self.data_dir / "pki" / "admin.key")
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        context.load_cert_chain(pair.certificate, pair.key)
-        connection = http.client.HTTPSConnection(HOST, urlsplit(self.server).port, timeout=5, context=context)
         try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
+            return self._request("GET", "/readyz")[0] == 200
         except (OSError, http.client.HTTPException):
             return False
-        finally:
-            connection.close()
 
     def kubeconfig_for(self, user: str, groups: Sequence[str] = ()) -> Path:
         """A kubeconfig with a fresh client certificate: CN is the user, O are the groups."""
         safe = re.sub(r"[^A-Za-z0-9_.-]", "_", user)
         pair = self.pki.client(f"user-{safe}", user, groups)
-        return self._kubeconfig(f"user-{safe}", pair)
+        return kubeconfig(self.data_dir / f"user-{safe}.kubeconfig", self.server, self.ca_file, pair)
 
     def kubectl(
         self, *args: str, user: Path | None = None, stdin: str | None = None, check: bool = True
@@ -154,6 +171,10 @@ class ControlPlane:
         if check and done.returncode:
             raise ControlPlaneError(f"kubectl {' '.join(args[:4])}: {done.stderr.strip()}")
         return done
+
+    def detach(self) -> None:
+        """From now on it outlives this process. Stopped by `stop`, from any process, after `attach`."""
+        self.supervisor.detach()
 
     def stop(self) -> None:
         """End all processes; a temporary folder is removed."""

@@ -10,26 +10,35 @@ from types import TracebackType
 
 from rich.console import Console
 
-_HEARTBEAT_SECONDS = 20.0
+_FIRST_SECONDS = 2.0  # what takes longer is named while it runs
+_HEARTBEAT_SECONDS = 15.0
 
 
 class Progress:
-    """`with Progress() as p: with p.step("building …"): …`; steps may nest, the innermost shows."""
+    """`with Progress() as p: with p.step("building …"): …`; both may nest, the innermost step shows."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._steps: list[tuple[str, float]] = []
+        self._depth = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread: threading.Thread | None = None
         self._status = self._console.status("") if self._console.is_terminal else None
 
     def __enter__(self) -> Progress:
-        if self._status:
-            self._status.start()
-        self._thread.start()
+        self._depth += 1
+        if self._depth == 1:
+            if self._status:
+                self._status.start()
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._depth -= 1
+        if self._depth or self._thread is None:
+            return
         self._stop.set()
         self._thread.join()
         if self._status:
@@ -49,14 +58,17 @@ class Progress:
             self._console.print(f"  {title} ({spent:.0f} s)", highlight=False)
 
     def _beat(self) -> None:
-        last_line = time.monotonic()
-        while not self._stop.wait(0.5):
-            if not self._steps:
+        shown, due = "", 0.0
+        while not self._stop.wait(0.25):
+            current = self._steps[-1:]  # one look: the list changes in another thread
+            if not current:
                 continue
-            title, started = self._steps[-1]
+            title, started = current[0]
             spent = time.monotonic() - started
+            if title != shown:
+                shown, due = title, _FIRST_SECONDS
             if self._status:
                 self._status.update(f"{title} … {spent:.0f} s")
-            elif time.monotonic() - last_line >= _HEARTBEAT_SECONDS:
-                last_line = time.monotonic()
+            elif spent >= due:
+                due = spent + _HEARTBEAT_SECONDS
                 self._console.print(f"  {title} … {spent:.0f} s", highlight=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -18,6 +20,8 @@ from typing import Any, Literal
 from crds.errors import KekkaiError
 
 Restart = Literal["always", "never"]
+_HOPELESS_RESTARTS = 4  # while one waits for readiness
+_PEER = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
 class SupervisorError(KekkaiError):
@@ -47,8 +51,8 @@ class Supervisor:
         self._process = process
 
     @classmethod
-    def start(cls, folder: Path, detached: bool = False) -> Supervisor:
-        """Start the supervisor. Unless detached it ends, with all it runs, when this process ends."""
+    def start(cls, folder: Path) -> Supervisor:
+        """Start the supervisor. It ends, with all it runs, when this process ends, unless `detach` is called."""
         socket_path, logs = folder / "supervisor.sock", folder / "logs"
         logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         socket_path.unlink(missing_ok=True)
@@ -59,24 +63,33 @@ class Supervisor:
                 fix="choose a folder whose path has fewer than 80 characters",
             )
         command = [sys.executable, "-m", "local.controlplane.supervision.daemon"]
-        command += ["--socket", str(socket_path), "--logs", str(logs)]
+        command += ["--socket", str(socket_path), "--logs", str(logs), f"--owner={os.getpid()}"]
         with (logs / "supervisor.log").open("ab") as log:
             process = subprocess.Popen(
-                command if detached else [*command, "--lifeline"],
-                stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
+                command,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 cwd=Path(__file__).resolve().parents[3],
             )
         supervisor = cls(socket_path, logs, process)
-        supervisor._wait(lambda: socket_path.exists() and supervisor.alive(), "supervisor", 15.0)
+        try:
+            supervisor._wait(lambda: socket_path.exists() and supervisor.alive(), "supervisor", 30.0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         return supervisor
 
     @classmethod
     def attach(cls, folder: Path) -> Supervisor:
         """The supervisor whose data folder this is; it may have died (see `alive`)."""
         return cls(folder / "supervisor.sock", folder / "logs")
+
+    def detach(self) -> None:
+        """From now on it outlives this process."""
+        self._command({"do": "detach"})
 
     def alive(self) -> bool:
         """Whether it answers."""
@@ -120,6 +133,10 @@ class Supervisor:
         """Send a signal; what has restart="always" comes again."""
         return self._state(self._command({"do": "kill", "name": name, "signal": int(number)}))
 
+    def restart(self, name: str) -> ProcessState:
+        """Ask a process with restart="always" to end; it comes again at once."""
+        return self.kill(name, signal.SIGTERM)
+
     def processes(self) -> list[ProcessState]:
         """All processes with their state."""
         return [self._state(item) for item in self._command({"do": "list"})["processes"]]
@@ -129,28 +146,38 @@ class Supervisor:
         return {state.name: state.pid for state in self.processes() if state.pid is not None}
 
     def shutdown(self, seconds: float = 15.0) -> None:
-        """End everything; returns when the supervisor is gone."""
-        with contextlib.suppress(OSError, ValueError):
-            self._ask({"do": "shutdown"})
+        """End everything; returns when the supervisor and all it ran are gone.
+
+        A supervisor that does not end in time is killed, and the kernel kills its children with it.
+        """
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(seconds)
+            connection.connect(str(self.socket_path))
+            # Whoever listens, as the kernel knows it: a pid from a file may be another process by now.
+            pid, _, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            handle = os.pidfd_open(pid)
+            try:
+                connection.sendall(b'{"do": "shutdown"}\n')
+                if not select.select([handle], [], [], seconds)[0]:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    select.select([handle], [], [], seconds)
+            finally:
+                os.close(handle)
         if self._process is not None:
             if self._process.stdin:
                 self._process.stdin.close()
             try:
                 self._process.wait(seconds)
             except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.kill()
                 self._process.wait()
-            return
-        deadline = time.monotonic() + seconds
-        while self.alive() and time.monotonic() < deadline:
-            time.sleep(0.05)
 
     def _command(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             reply = self._ask(request)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise SupervisorError(
-                f"the supervisor does not answer: {error.strerror or error}",
+                f"the supervisor does not answer: {error}",
                 where=str(self.socket_path),
                 fix="run `kekkai up`",
             ) from None
@@ -169,15 +196,32 @@ class Supervisor:
 
     def _wait(self, ready: Callable[[], bool], name: str, seconds: float, once: bool = False) -> None:
         deadline = time.monotonic() + seconds
+        look = 0.0
         while not ready():
-            dead = self._process is not None and self._process.poll() is not None
-            ended = once and not dead and not any(p.name == name and p.running for p in self.processes())
-            if dead or ended or time.monotonic() > deadline:
+            now = time.monotonic()
+            failed, why = "", f"is not ready after {seconds:.0f} s"
+            if self._process is not None and self._process.poll() is not None:
+                failed, why = "supervisor", "ended"
+            elif now > deadline:
+                failed = name
+            elif name != "supervisor" and now >= look:
+                failed, why = self._hopeless(name if once else None)
+                look = now + 0.25
+            if failed:
                 raise SupervisorError(
-                    f"{name} did not become ready in {seconds:.0f} s; the end of its log:\n{self.log_end(name)}",
-                    where=str(self.logs / f"{name}.log"),
+                    f"{failed} {why}; the end of its log:\n{self.log_end(failed)}",
+                    where=str(self.logs / f"{failed}.log"),
                 )
             time.sleep(0.03)
+
+    def _hopeless(self, once: str | None) -> tuple[str, str]:
+        """The process for which waiting has no sense: it keeps ending, or it has ended and runs once."""
+        for process in self.processes():
+            if process.restarts >= _HOPELESS_RESTARTS:
+                return process.name, f"ended {process.restarts} times"
+            if process.name == once and not process.running:
+                return process.name, "ended"
+        return "", ""
 
     def log_end(self, name: str, size: int = 2000) -> str:
         """The last characters of a process's log."""

@@ -1,6 +1,7 @@
 """The supervisor process: `python -m local.controlplane.supervision.daemon --socket S --logs DIR`.
 
-Protocol: one JSON object a line in, one out. Commands: spawn, stop, kill, list, shutdown.
+Protocol: one JSON object a line in, one out. Commands: spawn, stop, kill, list, detach, shutdown.
+A connection that asked for shutdown stays open until everything has ended.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: dlopen after fork is not safe
 _GRACE_SECONDS = 4.0
 _STEADY_SECONDS = 10.0  # a process that lived this long restarts at once
+_OWNER_SECONDS = 0.5  # how often the owner is looked for
 _MAX_LINE = 1 << 20
 
 
-def die_with_parent() -> None:
-    """In the child, before exec: be killed when the parent dies, also if it has died already."""
+def die_with_parent(parent: int) -> None:
+    """In the child, before exec: be killed when `parent` dies, also if it has died already."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
+    if os.getppid() != parent:
         os._exit(1)
 
 
@@ -42,13 +44,17 @@ class Child:
     restart: bool
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
-    wanted: bool = True
+    unwanted: asyncio.Event = field(default_factory=asyncio.Event)
     exit_code: int | None = None
     task: asyncio.Task[None] | None = None
     started: float = field(default_factory=time.monotonic)
 
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
     def state(self) -> dict[str, Any]:
-        running = self.process is not None and self.process.returncode is None
+        running = self.running
         return {
             "name": self.name,
             "pid": self.process.pid if running and self.process else None,
@@ -66,6 +72,7 @@ class Daemon:
         self.logs = logs
         self.children: dict[str, Child] = {}
         self.stopping = asyncio.Event()
+        self.owned = True
 
     async def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """Carry out one command."""
@@ -89,16 +96,21 @@ class Daemon:
                 process = self.children[name].process
                 if process is None or process.returncode is not None:
                     return {"error": f"{name} is not running"}
-                process.send_signal(number)
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
                 return self.children[name].state()
             case {"do": "list"}:
                 return {"processes": [child.state() for child in self.children.values()]}
+            case {"do": "detach"}:
+                self.owned = False
+                return {"ok": True}
             case {"do": "shutdown"}:
                 self.stopping.set()
                 return {"ok": True}
         return {"error": f"not a command, or no such process: {json.dumps(request)[:200]}"}
 
     async def _start(self, child: Child) -> None:
+        me = os.getpid()
         with (self.logs / f"{child.name}.log").open("ab") as log:
             child.process = await asyncio.create_subprocess_exec(
                 *child.argv,
@@ -107,48 +119,67 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=lambda: die_with_parent(me),
             )
         child.started = time.monotonic()
 
     async def _keep(self, child: Child) -> None:
         delay = 0.1
-        while True:
-            assert child.process is not None
+        while child.process is not None:
             child.exit_code = await child.process.wait()
-            if not (child.wanted and child.restart) or self.stopping.is_set():
+            if not child.restart:
                 return
-            delay = 0.1 if time.monotonic() - child.started > _STEADY_SECONDS else min(delay * 2, 5.0)
-            await asyncio.sleep(delay)
-            if not child.wanted or self.stopping.is_set():
+            steady = time.monotonic() - child.started > _STEADY_SECONDS
+            delay = 0.1 if steady else min(delay * 2, 5.0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.unwanted.wait(), delay)
+            if child.unwanted.is_set():
                 return
             child.restarts += 1
+            child.started = time.monotonic()
             with contextlib.suppress(OSError):
                 await self._start(child)
 
     async def _stop(self, child: Child) -> None:
-        child.wanted = False
-        process = child.process
-        if process is not None and process.returncode is None:
-            process.terminate()
+        child.unwanted.set()
+        # A restart may be under way at this moment, so look again until its keeper has left.
+        while child.task is not None and not child.task.done():
+            process = child.process
+            if process is None or process.returncode is not None:
+                await asyncio.wait({child.task}, timeout=0.05)
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
             try:
                 await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
             except TimeoutError:
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
                 await process.wait()
-        if child.task is not None:
-            await child.task
 
     async def stop_all(self) -> None:
-        """Stop what was started last first, etcd at the very end, the others together."""
+        """The one that was started first, on which the others lean, goes last; the others together."""
         order = list(self.children.values())
         await asyncio.gather(*(self._stop(child) for child in order[1:]))
         for child in order[:1]:
             await self._stop(child)
 
 
-async def serve(socket: Path, logs: Path, lifeline: bool) -> None:
-    """Run until shutdown is asked for, a signal comes, or the lifeline closes."""
+async def _owner_gone(owner: int) -> None:
+    """Return when the process that started this one is no more.
+
+    Its end closes the pipe on standard input at once; the parent is looked for as well because
+    a process forked from the owner may hold the pipe's other end open.
+    """
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    closed = asyncio.create_task(reader.read())
+    while not closed.done() and os.getppid() == owner:
+        await asyncio.wait({closed}, timeout=_OWNER_SECONDS)
+
+
+async def serve(socket: Path, logs: Path, owner: int) -> None:
+    """Run until shutdown is asked for, a signal comes, or the owner (a process id) is gone before it detaches."""
     daemon = Daemon(logs)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -167,11 +198,8 @@ async def serve(socket: Path, logs: Path, lifeline: bool) -> None:
 
     server = await asyncio.start_unix_server(session, path=str(socket), limit=_MAX_LINE)
     os.chmod(socket, 0o600)
-    if lifeline:
-        reader = asyncio.StreamReader()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        watch = asyncio.create_task(reader.read())
-        watch.add_done_callback(lambda _: daemon.stopping.set())
+    watch = asyncio.create_task(_owner_gone(owner))
+    watch.add_done_callback(lambda _: daemon.stopping.set() if daemon.owned else None)
     await daemon.stopping.wait()
     server.close()
     await daemon.stop_all()
@@ -182,10 +210,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Supervises the processes of a local control plane.")
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--logs", type=Path, required=True)
-    parser.add_argument("--lifeline", action="store_true", help="end when standard input closes")
+    parser.add_argument("--owner", type=int, required=True, help="end when this process, the parent, does")
     given = parser.parse_args()
     given.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    asyncio.run(serve(given.socket, given.logs, given.lifeline))
+    asyncio.run(serve(given.socket, given.logs, given.owner))
     given.socket.unlink(missing_ok=True)
 
 

@@ -105,7 +105,7 @@ time.sleep(600)
 def test_a_detached_supervisor_outlives_its_starter_and_can_be_found(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from local.controlplane.supervision import Supervisor; "
-        f"Supervisor.start(Path({str(tmp_path)!r}), detached=True).spawn('sleeper', {SLEEP!r})"
+        f"made = Supervisor.start(Path({str(tmp_path)!r})); made.spawn('sleeper', {SLEEP!r}); made.detach()"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
     found = Supervisor.attach(tmp_path)
@@ -113,3 +113,72 @@ def test_a_detached_supervisor_outlives_its_starter_and_can_be_found(tmp_path: P
     pid = found.pids()["sleeper"]
     found.shutdown()
     until(lambda: not alive(pid))
+
+
+def test_shutdown_returns_when_everything_is_gone(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from local.controlplane.supervision import Supervisor; "
+        f"made = Supervisor.start(Path({str(tmp_path)!r})); made.spawn('sleeper', {SLEEP!r}); made.detach()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+    found = Supervisor.attach(tmp_path)
+    pid = found.pids()["sleeper"]
+    found.shutdown()
+    assert not alive(pid)
+
+
+def test_a_supervisor_that_hangs_is_killed_with_what_it_runs(tmp_path: Path) -> None:
+    made = Supervisor.start(tmp_path)
+    pid = made.spawn("sleeper", SLEEP).pid or 0
+    assert made._process is not None
+    os.kill(made._process.pid, signal.SIGSTOP)
+    Supervisor.attach(tmp_path).shutdown(seconds=1)
+    until(lambda: not alive(pid))
+    made.shutdown()
+
+
+def test_the_owner_is_missed_though_a_fork_of_it_holds_the_pipe(tmp_path: Path) -> None:
+    program = f"""
+import os, time
+from pathlib import Path
+from local.controlplane.supervision import Supervisor
+made = Supervisor.start(Path({str(tmp_path)!r}))
+state = made.spawn("sleeper", {SLEEP!r})
+fork = os.fork()
+if fork == 0:
+    time.sleep(600)
+print(state.pid, made._process.pid, fork, flush=True)
+time.sleep(600)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    child, daemon, fork = (int(word) for word in owner.stdout.readline().split())
+    try:
+        owner.kill()
+        owner.wait(10)
+        until(lambda: not alive(child) and not alive(daemon))
+    finally:
+        os.kill(fork, signal.SIGKILL)
+
+
+def test_a_process_that_keeps_ending_is_reported_before_the_deadline(supervisor: Supervisor) -> None:
+    argv = [sys.executable, "-c", "raise SystemExit('address already in use')"]
+    with pytest.raises(SupervisorError, match="address already in use"):
+        supervisor.spawn("broken", argv, ready=lambda: False, ready_seconds=100)
+
+
+def test_a_stop_during_a_restart_is_final(supervisor: Supervisor) -> None:
+    supervisor.spawn("flapping", [sys.executable, "-c", "raise SystemExit(1)"])
+    until(lambda: supervisor.processes()[0].restarts >= 1)
+    supervisor.stop("flapping")
+    assert supervisor.processes() == []
+
+
+def test_one_that_ignores_being_asked_is_made_to_end(supervisor: Supervisor) -> None:
+    ignoring = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    )
+    pid = supervisor.spawn("deaf", [sys.executable, "-c", ignoring]).pid or 0
+    until(lambda: "up" in supervisor.log_end("deaf"))
+    supervisor.stop("deaf")
+    assert not alive(pid)
