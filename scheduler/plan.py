@@ -20,18 +20,18 @@ from scheduler.placement.bestfit import Assignment
 from scheduler.placement.eligibility import Rights, pool_refuses, rights_of
 from scheduler.placement.pool_supply import PoolSupply
 from scheduler.placement.supply import Supply
-from scheduler.queueing.order import Order, by_priority_then_age
+from scheduler.queueing.order import Order, by_priority_then_share
 from scheduler.queueing.quota import refuse
 
 
-def plan(fleet: Fleet, memory: Memory, now: float, order: Order = by_priority_then_age) -> tuple[Plan, Memory]:
+def plan(fleet: Fleet, memory: Memory, now: float, order: Order = by_priority_then_share) -> tuple[Plan, Memory]:
     """One cycle. The fleet is not changed; equal inputs give equal plans.
 
     `now`: seconds since the epoch. A workload is decided whole: admitted with a node for
     every pod, or waiting with reasons.
     """
     cycle = _Cycle(fleet)
-    for workload in order(fleet.pending.values()):
+    for workload in order(fleet, cycle.usage):
         cycle.decide(workload)
     cycle.keep_floor()
     gone = shrink(fleet, cycle.supply, memory.idle_since, now)

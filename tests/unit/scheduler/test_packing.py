@@ -118,5 +118,5 @@ def test_typical_shapes_cover_what_was_seen() -> None:
 
 @pytest.mark.parametrize("bad", [(1, 1, 2, 500), (1, 1, 1, 1001), (-1, 1, 0, 0), (1, 1, 1, 0), (1, 1, 0, 500)])
 def test_shapes_that_make_no_sense_are_refused(bad) -> None:
-    with pytest.raises(ValueError, match="out of range|shares of|go together"):
+    with pytest.raises(ValueError, match=r"out of range|shares of|go together"):
         PodShape(*bad)

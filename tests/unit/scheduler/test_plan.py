@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from scheduler import BoundPod, ClassQuota, Memory, PodSet, TenantState, Toleration, plan
 from scheduler.fleet import MachineState, Taint
+from scheduler.queueing.order import by_priority_then_age
 from tests.unit.scheduler.fleets import GPU, add_node, apply, fleet, job, node_of, pool, tenant
 
 
@@ -97,6 +98,39 @@ def test_priority_goes_before_age() -> None:
     decided, _ = plan(made, Memory(), 10.0)
     assert [admission.workload for admission in decided.admissions] == ["train/urgent"]
     assert codes(decided, "train/old") == ["PoolAtMaximum"]
+
+
+def devices_admitted(decided) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for admission in decided.admissions:
+        owner = admission.workload.split("-")[0].removeprefix("train/")
+        counted[owner] = counted.get(owner, 0) + sum(placed.count for placed in admission.placements)
+    return counted
+
+
+def test_tenants_take_turns_by_weight_whoever_came_first() -> None:
+    tenants = [tenant("first"), tenant("second"), tenant("heavy", weight=200)]
+    made = fleet(pools=[pool(maximum=8)], nodes=8, tenants=tenants)
+    for at, owner in enumerate(("first", "second", "heavy")):
+        for index in range(40):
+            made.upsert_workload(job(f"{owner}-{index}", devices=4, tenant=owner, created_at=at * 100.0 + index))
+    decided, _ = plan(made, Memory(), 0.0)
+    assert devices_admitted(decided) == {"first": 4, "second": 4, "heavy": 8}
+    by_age, _ = plan(made, Memory(), 0.0, by_priority_then_age)
+    assert devices_admitted(by_age) == {"first": 16}
+
+
+def test_a_tenant_within_its_nominal_goes_before_one_that_borrows() -> None:
+    tenants = [
+        TenantState("lender", quota={"H200": ClassQuota(48)}),
+        TenantState("borrower", weight=1_000_000, quota={"H200": ClassQuota(8, borrow=56)}),
+    ]
+    made = fleet(pools=[pool(maximum=8)], nodes=8, tenants=tenants)
+    for index in range(10):
+        made.upsert_workload(job(f"borrower-{index}", tenant="borrower", created_at=float(index)))
+        made.upsert_workload(job(f"lender-{index}", tenant="lender", created_at=100.0 + index))
+    decided, _ = plan(made, Memory(), 0.0)
+    assert devices_admitted(decided) == {"lender": 6, "borrower": 2}
 
 
 def test_quota_says_how_much_is_missing() -> None:

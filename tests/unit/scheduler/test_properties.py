@@ -53,6 +53,19 @@ def test_equal_inputs_give_equal_plans_and_the_fleet_stays_as_it_was(jobs, nodes
     assert (made.table.used == used[:, : made.table.used.shape[1]]).all()
 
 
+@given(JOBS, st.integers(0, 4))
+def test_no_tenant_within_its_nominal_waits_for_room_that_a_later_borrower_got(jobs, nodes: int) -> None:
+    """Of workloads of one shape and priority: none is left waiting within nominal while another's borrowing is admitted."""
+    tenants = [TenantState("a", quota={"H200": ClassQuota(16)}), TenantState("b", quota={"H200": ClassQuota(8, 100)})]
+    made = fleet(pools=[pool(maximum=nodes)], nodes=nodes, tenants=tenants)
+    for index, (_, _, _, owner) in enumerate(jobs):
+        made.upsert_workload(job(f"j{index}", 1, 4, tenant=owner, created_at=float(index)))
+    decided, _ = plan(made, Memory(), 0.0)
+    apply(made, decided)
+    if made.usage.get(("b", "H200"), 0) > 8 and any(one.tenant == "a" for one in made.pending.values()):
+        assert made.usage["a", "H200"] == 16
+
+
 @given(JOBS, st.integers(0, 4), st.integers(0, 40))
 def test_once_settled_a_plan_changes_nothing_more(jobs, nodes: int, quota: int) -> None:
     made = build(jobs, nodes, quota)
