@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from prometheus_client import Gauge
+
 from crds.conditions import READY, is_true, set_condition
 from crds.errors import NotFound
 from crds.labels import FINALIZER, MANAGER_POOLS, POOL, SITE
@@ -27,6 +29,10 @@ from operators.runtime import (
 )
 
 Object = Mapping[str, Any]
+MACHINES = Gauge("kekkai_pool_machines", "Machines of a pool by where they are in their life.", ["pool", "state"])
+DEVICES = Gauge(
+    "kekkai_pool_devices", "Devices on ready nodes of a pool, and of those the held ones.", ["pool", "state"]
+)
 _PACE = 1.0  # seconds between two status writes of one object, at least
 
 
@@ -79,6 +85,10 @@ class PoolController:
         pool = await add_finalizer(self.cluster, self.stores, pool, FINALIZER, MANAGER_POOLS)
         pause = self._written.get(key[1], 0.0) + _PACE - time.monotonic()
         status = pool_status(pool, self._problem(pool), self._of_pool.get(key[1]), self.feed, datetime.now(UTC))
+        for state, count in status["machines"].items():
+            MACHINES.labels(key[1], state).set(count)
+        DEVICES.labels(key[1], "ready").set(status["devices"])
+        DEVICES.labels(key[1], "used").set(status["devicesUsed"])
         if pause > 0:
             return pause if status != pool.get("status") else None
         if await write_status(self.cluster, self.stores, pool, status, MANAGER_POOLS):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -96,7 +97,7 @@ class Cluster:
             data = await reply.read()
         except ApiException as error:
             raise _fault(error.status or 0, error.body or error.reason or "", path) from None
-        except (TimeoutError, OSError) as error:
+        except (TimeoutError, OSError, aiohttp.ClientError) as error:
             raise ApiFault(0, "Unreachable", f"the API server did not answer: {error!r}", path) from error
         if not 200 <= reply.status < 300:
             raise _fault(reply.status, data, path)
