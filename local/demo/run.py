@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import time
 from pathlib import Path
 
@@ -62,6 +63,7 @@ async def play(stacked: stack.Stack, report: Report, console: Console) -> None:
             view.eye = Eye(cluster)
             eye = asyncio.create_task(view.eye.watch())
             try:
+                view.say("tenant A's people make a dataset, a key and a custodian, and seal the dataset")
                 materials = await asyncio.to_thread(Materials.prepare, stacked)
                 await Scenario(world, materials, report, view).run()
             finally:
@@ -71,7 +73,9 @@ async def play(stacked: stack.Stack, report: Report, console: Console) -> None:
 def _draw(report: Report, seconds: float, picture: Path) -> None:
     canvas = Console(record=True, width=150, file=io.StringIO(), force_terminal=True)
     summary(report, canvas, seconds)
-    canvas.save_svg(str(picture), title="make demo", unique_id="demo")
+    svg = canvas.export_svg(title="make demo", unique_id="demo")
+    # The picture loads nothing from elsewhere: without these rules the reader's own monospace font is used.
+    picture.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
 
 def _invite(plane: ControlPlane, console: Console) -> None:
