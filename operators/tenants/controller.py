@@ -13,16 +13,18 @@ from crds.conditions import set_condition
 from crds.labels import FINALIZER, MANAGER_TENANTS, READY
 from crds.tenant import Tenant, TenantNamespace
 from operators.runtime import RESOURCES, Cluster, Key, Stores
-from operators.runtime.cluster import Object
+from operators.runtime.cluster import ApiFault, Object
 from operators.runtime.controller import Touches
 from operators.runtime.status import add_finalizer, drop_finalizer, write_status
 from operators.tenants.access import desired_owners
 from operators.tenants.limits import desired_limits, desired_quota, quota_in_force
-from operators.tenants.namespaces import Split, desired_namespace, split
+from operators.tenants.namespaces import claimed_namespace, desired_namespace, split
 from operators.tenants.network import desired_network
 from operators.tenants.ownership import says, tenant_of
+from operators.tenants.verdict import ready_condition
 
 log = logging.getLogger(__name__)
+_REFUSED_AGAIN_SECONDS = 30.0
 _MANAGED = ("ResourceQuota", "LimitRange", "NetworkPolicy", "RoleBinding")
 
 
@@ -44,6 +46,9 @@ class TenantController:
         self._baselines = stores.watch("SecurityBaseline")
         self._seen: tuple[dict[str, str], str] = ({}, "")
         self._by_tenant = self._namespaces.index("tenant", lambda obj: [tenant_of(obj)])
+        self._by_wish = self._tenants.index(
+            "wish", lambda obj: [wanted["name"] for wanted in obj["spec"]["namespaces"]]
+        )
         self.watches: Mapping[str, Touches] = {
             "Tenant": lambda obj: [("", obj["metadata"]["name"])],
             "Namespace": self._whose_namespace,
@@ -62,27 +67,49 @@ class TenantController:
             return await self._remove(obj)
         obj = await add_finalizer(self._cluster, self._stores, obj, FINALIZER, MANAGER_TENANTS)
         tenant = Tenant.parse(obj)
-        plan = split(tenant, self._namespaces)
+        plan = split(tenant, self._namespaces.get, self._by_tenant.get(tenant.metadata.name))
         for surplus in plan.surplus:
-            await self._cluster.delete(RESOURCES["Namespace"], surplus)
-        ready = [wanted.name for wanted in plan.ours if await self._namespace(tenant, wanted)]
-        await self._status(obj, tenant, plan, ready)
-        return None
+            await self._delete(self._namespaces.get(surplus))
+        ready: list[str] = []
+        refused: dict[str, str] = {}
+        for wanted in plan.ours:
+            try:
+                if await self._namespace(tenant, wanted):
+                    ready.append(wanted.name)
+            except ApiFault as fault:
+                if not fault.final:
+                    raise
+                refused[wanted.name] = str(fault)  # the other namespaces need not suffer from it
+        await self._status(obj, tenant, ready_condition(plan, ready, refused), len(ready))
+        return _REFUSED_AGAIN_SECONDS if refused else None
 
     async def _namespace(self, tenant: Tenant, wanted: TenantNamespace) -> bool:
         """Make one namespace right; True once its isolation is in force and it takes pods."""
-        name, present = tenant.metadata.name, self._namespaces.get(wanted.name)
-        if present is not None and present["metadata"].get("deletionTimestamp"):
+        name = tenant.metadata.name
+        present = self._namespaces.get(wanted.name) or await self._claim(name, wanted.name)
+        if present["metadata"].get("deletionTimestamp"):
             return False  # an earlier one of that name is still going; its end brings us back
-        was_ready = present is not None and present["metadata"].get("labels", {}).get(READY) == "true"
-        await self._apply(desired_namespace(name, wanted, self._baseline(), was_ready))
+        uid = present["metadata"]["uid"]
+        was_ready = bool(present["metadata"].get("labels", {}).get(READY) == "true")
+        await self._apply(_same(desired_namespace(name, wanted, self._baseline(), was_ready), uid))
         for document in self._contents(tenant, wanted.name):
             await self._apply(document)
         quota = self._stores.watch("ResourceQuota").get("kekkai-ceiling", wanted.name)
         if not quota_in_force(quota):
             return was_ready
-        await self._apply(desired_namespace(name, wanted, self._baseline(), True))
+        await self._apply(_same(desired_namespace(name, wanted, self._baseline(), True), uid))
         return True
+
+    async def _claim(self, tenant: str, name: str) -> Object:
+        """Create the namespace. Not by apply: that would adopt one which somebody else made a moment ago."""
+        try:
+            made = await self._cluster.create(claimed_namespace(tenant, name), MANAGER_TENANTS)
+        except ApiFault as fault:
+            if fault.conflict and (found := await self._cluster.get(RESOURCES["Namespace"], name)):
+                self._stores.observe(found)  # the next visit sees whose it is
+            raise
+        self._stores.observe(made)
+        return made
 
     def _contents(self, tenant: Tenant, namespace: str) -> list[Object]:
         name, spec = tenant.metadata.name, tenant.spec
@@ -99,6 +126,8 @@ class TenantController:
         present = self._stores.watch(wanted["kind"]).get(meta["name"], meta.get("namespace", ""))
         amounts = wanted["kind"] in {"ResourceQuota", "LimitRange"}
         if present is None or not says(present, wanted, quantities=amounts):
+            if present is not None and wanted["kind"] == "RoleBinding" and present["roleRef"] != wanted["roleRef"]:
+                await self._delete(present)  # a binding's role cannot be changed
             self._stores.observe(await self._cluster.apply(wanted, MANAGER_TENANTS))
 
     async def _remove(self, obj: Object) -> float | None:
@@ -106,31 +135,25 @@ class TenantController:
         left = self._by_tenant.get(obj["metadata"]["name"])
         for namespace in left:
             if not namespace["metadata"].get("deletionTimestamp"):
-                await self._cluster.delete(RESOURCES["Namespace"], namespace["metadata"]["name"])
+                await self._delete(namespace)
         if left:
             return 5.0
         await drop_finalizer(self._cluster, self._stores, obj, FINALIZER, MANAGER_TENANTS)
         return None
 
-    async def _status(self, obj: Object, tenant: Tenant, plan: Split, ready: list[str]) -> None:
-        if plan.conflicts:
-            names = ", ".join(plan.conflicts)
-            verdict = (
-                False,
-                "NamespaceConflict",
-                f"spec.namespaces: {names} exists and is not this tenant's; choose another name or delete it",
-            )
-        elif len(ready) < len(plan.ours):
-            waiting = ", ".join(wanted.name for wanted in plan.ours if wanted.name not in ready)
-            verdict = (False, "IsolationPending", f"quota and policies of {waiting} are not in force yet")
-        else:
-            verdict = (True, "Isolated", f"{len(ready)} namespaces in force")
+    async def _delete(self, obj: Object | None) -> None:
+        """Delete that very object, not a later one of its name."""
+        if obj is not None:
+            meta = obj["metadata"]
+            await self._cluster.delete(RESOURCES[obj["kind"]], meta["name"], meta.get("namespace"), meta["uid"])
+
+    async def _status(self, obj: Object, tenant: Tenant, verdict: tuple[bool, str, str], ready: int) -> None:
         old = (obj.get("status") or {}).get("conditions")
         conditions = set_condition(old, READY_CONDITION, *verdict, self._clock(), tenant.metadata.generation)
         status = {
             "conditions": conditions,
             "observedGeneration": tenant.metadata.generation,
-            "readyNamespaces": len(ready),
+            "readyNamespaces": ready,
         }
         await write_status(self._cluster, self._stores, obj, status, MANAGER_TENANTS)
 
@@ -151,13 +174,15 @@ class TenantController:
         return [("", tenant["metadata"]["name"]) for tenant in self._tenants]
 
     def _whose_namespace(self, obj: Mapping[str, Any]) -> Iterable[Key]:
-        # One without our label may be what another tenant's spec names: its end resolves a conflict.
-        name = obj["metadata"]["name"]
+        # Whoever it belongs to, and whoever names it in its spec: its end resolves a conflict.
         owner = tenant_of(obj)
-        if owner:
-            return [("", owner)]
-        wanted_by = (t for t in self._tenants if any(n["name"] == name for n in t["spec"]["namespaces"]))
-        return [("", tenant["metadata"]["name"]) for tenant in wanted_by]
+        wanting = [tenant["metadata"]["name"] for tenant in self._by_wish.get(obj["metadata"]["name"])]
+        return [("", name) for name in dict.fromkeys([*wanting, owner]) if name]
+
+
+def _same(wanted: Object, uid: str) -> Object:
+    """The wanted object, to be applied to the one with that uid or not at all."""
+    return {**wanted, "metadata": {**wanted["metadata"], "uid": uid}}
 
 
 def _whose(obj: Mapping[str, Any]) -> Iterable[Key]:

@@ -1,4 +1,4 @@
-"""Ceilings of a namespace (ResourceQuota) and defaults of its containers (LimitRange).
+"""Ceilings of a namespace (ResourceQuota) and default requests of its containers (LimitRange).
 
 The queue governs use; these stop runaways and what bypasses the queue.
 """
@@ -47,7 +47,10 @@ def desired_quota(tenant: str, namespace: str, spec: TenantSpec, resource_of: Ma
 
 
 def desired_limits(tenant: str, namespace: str, defaults: ContainerDefaults) -> dict[str, Any]:
-    """Requests and limits of containers that state none: a ResourceQuota refuses pods without them."""
+    """Requests of containers that state none: a ResourceQuota refuses pods without them.
+
+    No default limits: a container that asks for more than such a limit, and states none, would be invalid.
+    """
     amounts = {
         "cpu": defaults.cpu,
         "memory": defaults.memory,
@@ -57,7 +60,7 @@ def desired_limits(tenant: str, namespace: str, defaults: ContainerDefaults) -> 
         "apiVersion": "v1",
         "kind": "LimitRange",
         "metadata": {"name": "kekkai-defaults", "namespace": namespace, "labels": labels(tenant)},
-        "spec": {"limits": [{"type": "Container", "default": amounts, "defaultRequest": amounts}]},
+        "spec": {"limits": [{"type": "Container", "defaultRequest": amounts}]},
     }
 
 

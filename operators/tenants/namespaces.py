@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,19 +23,30 @@ class Split:
     surplus: tuple[str, ...]  # carry the tenant's label and are not in its spec any more
 
 
-def split(tenant: Tenant, existing: Iterable[Mapping[str, Any]]) -> Split:
-    """Compare spec.namespaces with what is there. Nothing foreign is ever adopted."""
-    by_name = {obj["metadata"]["name"]: obj for obj in existing}
+def split(
+    tenant: Tenant, named: Callable[[str], Mapping[str, Any] | None], owned: Iterable[Mapping[str, Any]]
+) -> Split:
+    """Compare spec.namespaces with what is there. Nothing foreign is ever adopted.
+
+    `named` looks a namespace up by name, `owned` are those that carry the tenant's label.
+    """
     name = tenant.metadata.name
-    conflicts = tuple(
-        wanted.name
-        for wanted in tenant.spec.namespaces
-        if wanted.name in by_name and tenant_of(by_name[wanted.name]) != name
+    found = {wanted.name: named(wanted.name) for wanted in tenant.spec.namespaces}
+    conflicts = tuple(one for one, obj in found.items() if obj is not None and tenant_of(obj) != name)
+    surplus = tuple(
+        sorted(
+            obj["metadata"]["name"]
+            for obj in owned
+            if obj["metadata"]["name"] not in found and not obj["metadata"].get("deletionTimestamp")
+        )
     )
-    wanted_names = {wanted.name for wanted in tenant.spec.namespaces}
-    surplus = tuple(sorted(one for one, obj in by_name.items() if tenant_of(obj) == name and one not in wanted_names))
     ours = tuple(wanted for wanted in tenant.spec.namespaces if wanted.name not in conflicts)
     return Split(ours, conflicts, surplus)
+
+
+def claimed_namespace(tenant: str, name: str) -> dict[str, Any]:
+    """What is created first: the tenant's, and closed (see operators.admission), until all else is in it."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {TENANT: tenant}}}
 
 
 def desired_namespace(
