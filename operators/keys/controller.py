@@ -10,16 +10,13 @@ from crds.conditions import READY, set_condition
 from crds.errors import Unavailable
 from crds.labels import FINALIZER, MANAGER_KEYS
 from crds.protectedkey import ProtectedKey
-from operators.keys.decide import request_for, status_of
+from operators.keys.decide import again_after, request_for, status_of
 from operators.keys.service import KeyServiceClient, KeyServiceRefused
 from operators.runtime import Cluster, Key, Stores
 from operators.runtime.cluster import Object
 from operators.runtime.controller import Touches
 from operators.runtime.status import add_finalizer, drop_finalizer, write_status
 from operators.tenants.ownership import tenant_of
-
-_REFRESH_SECONDS = 15.0  # releases happen without the cluster knowing; this is how their count gets here
-_SOON_SECONDS = 2.0
 
 
 class KeyController:
@@ -43,6 +40,10 @@ class KeyController:
         self._namespaces = stores.watch("Namespace")
         self.watches: Mapping[str, Touches] = {
             "ProtectedKey": _itself,
+            "Namespace": lambda obj: (
+                (one["metadata"]["namespace"], one["metadata"]["name"])
+                for one in self._keys.in_namespace(obj["metadata"]["name"])
+            ),
         }
 
     async def reconcile(self, key: Key) -> float | None:
@@ -55,7 +56,8 @@ class KeyController:
         namespace = self._namespaces.get(key[0])
         tenant = tenant_of(namespace) if namespace else ""
         if not tenant:
-            return _SOON_SECONDS
+            await self._not_ready(obj, False, "NamespaceNotATenants", "metadata.namespace is not a tenant's; use one")
+            return None
         obj = await add_finalizer(self._cluster, self._stores, obj, FINALIZER, MANAGER_KEYS)
         wanted = ProtectedKey.parse(obj)
         answer: Mapping[str, Any] = {}
@@ -66,12 +68,11 @@ class KeyController:
             refused = error
             answer = await self._present(key, tenant, error)
         except Unavailable as error:
-            await self._unreachable(obj, error)
+            await self._not_ready(obj, None, error.problem.reason, str(error))
             raise
         status = status_of(wanted, obj.get("status") or {}, answer, refused, self._clock())
         await write_status(self._cluster, self._stores, obj, status, MANAGER_KEYS)
-        settled = refused is None and answer.get("state") == "Active"
-        return _REFRESH_SECONDS if settled else _SOON_SECONDS
+        return again_after(status, refused is not None, self._clock())
 
     async def _present(self, key: Key, tenant: str, error: KeyServiceRefused) -> Mapping[str, Any]:
         """The key as the service has it although it refused the change; {} when it has none of this tenant."""
@@ -81,20 +82,30 @@ class KeyController:
             return {}
         return answer if answer.get("tenant", tenant) == tenant and "AnotherTenant" not in error.problem.reason else {}
 
-    async def _unreachable(self, obj: Object, error: Unavailable) -> None:
+    async def _not_ready(self, obj: Object, status: bool | None, reason: str, message: str) -> None:
         """Say so, and leave all else in the status as it was last known."""
         old = obj.get("status") or {}
         generation = obj["metadata"].get("generation", 0)
-        verdict = (None, error.problem.reason, str(error))
-        conditions = set_condition(old.get("conditions"), READY, *verdict, self._clock(), generation)
+        conditions = set_condition(old.get("conditions"), READY, status, reason, message, self._clock(), generation)
         await write_status(self._cluster, self._stores, obj, {**old, "conditions": conditions}, MANAGER_KEYS)
 
     async def _remove(self, obj: Object, key: Key) -> float | None:
         """Suspend, never destroy: the tenant's data is the custodians' to give up."""
         if FINALIZER in (obj["metadata"].get("finalizers") or []):
-            await self._service.suspend(*key)
+            await self._suspend(obj["metadata"]["uid"], key)
             await drop_finalizer(self._cluster, self._stores, obj, FINALIZER, MANAGER_KEYS)
         return None
+
+    async def _suspend(self, uid: str, key: Key) -> None:
+        """Only the key that this very object stood for: one of that name may be another tenant's."""
+        try:
+            answer = await self._service.get(*key)
+        except KeyServiceRefused as refused:
+            if refused.status != 404:
+                raise
+            return
+        if answer.get("uid") == uid:
+            await self._service.suspend(*key)
 
 
 def _itself(obj: Mapping[str, Any]) -> Iterable[Key]:

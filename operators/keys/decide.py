@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from crds.conditions import POLICY_ACCEPTED, READY, SEALED, set_condition
+from crds.conditions import POLICY_ACCEPTED, READY, SEALED, find, set_condition
 from crds.protectedkey import ProtectedKey
 from operators.keys.service import KeyServiceRefused
 
+REFRESH_SECONDS = 15.0  # releases happen without the cluster knowing; this is how their count gets here
 _POLICY_REASONS = ("Policy", "Quorum", "Custodian")
 _MEANING = {
     "PreActivation": (
@@ -36,6 +37,19 @@ def request_for(key: ProtectedKey, tenant: str) -> dict[str, Any]:
         "policyDigest": key.spec.release_policy.digest,
         "jurisdiction": key.spec.jurisdiction,
     }
+
+
+def again_after(status: Mapping[str, Any], refused: bool, now: datetime) -> float:
+    """Seconds until the key service is asked again.
+
+    An active key: soon enough to see its releases counted. One that is refused or waits for its import: at once
+    at first, then less and less often, so that what nobody mends costs little.
+    """
+    if status["state"] == "Active" and not refused:
+        return REFRESH_SECONDS
+    since = find(status["conditions"], POLICY_ACCEPTED if status["state"] == "Active" else READY)
+    age = (now - datetime.fromisoformat(since["lastTransitionTime"])).total_seconds() if since else 0.0
+    return min(max(age / 5, 2.0), 60.0)
 
 
 def status_of(

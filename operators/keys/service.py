@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import httpx
 
 from crds.errors import KekkaiError, Unavailable
 
+_REASON = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 _MAX_REPLY = 64 * 1024
 _TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 
@@ -43,43 +45,61 @@ class KeyServiceClient:
         return await self._call("GET", namespace, name)
 
     async def suspend(self, namespace: str, name: str) -> None:
-        """Stop releases. A key that it does not know needs no stopping."""
-        try:
-            await self._call("DELETE", namespace, name)
-        except KeyServiceRefused as refused:
-            if refused.status != 404:
-                raise
+        """Stop releases; PUT resumes them."""
+        await self._call("DELETE", namespace, name)
 
     async def _call(self, method: str, namespace: str, name: str, body: Any = None) -> dict[str, Any]:
-        # Read at each call, so that a rotated token is used at once.
-        headers = {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
         path = f"/v1/keys/{namespace}/{name}"
         try:
-            async with self._http.stream(method, path, headers=headers, json=body) as reply:
-                data = b""
-                async for chunk in reply.aiter_bytes():
-                    data += chunk
-                    if len(data) > _MAX_REPLY:
-                        raise Unavailable("the key service's reply is larger than 64 KiB", where=path)
-        except httpx.HTTPError as error:
-            raise Unavailable(
-                f"the key service does not answer: {type(error).__name__}",
-                where=path,
-                fix="check that it runs and that --keys-url and --keys-ca are right",
-                reason="KeyServiceUnreachable",
-            ) from None
+            status, data = await self._exchange(method, path, body)
+        except httpx.HTTPError:
+            # All methods here are idempotent, and a connection kept from before its restart fails just once.
+            try:
+                status, data = await self._exchange(method, path, body)
+            except httpx.HTTPError as error:
+                raise Unavailable(
+                    f"the key service does not answer: {type(error).__name__}",
+                    where=path,
+                    fix="check that it runs and that --keys-url and --keys-ca are right",
+                    reason="KeyServiceUnreachable",
+                ) from None
+        return _read(status, data, path)
+
+    async def _exchange(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         try:
-            parsed = json.loads(data) if data else {}
-        except ValueError:
-            parsed = {}
-        if not isinstance(parsed, dict):
-            parsed = {}
-        if reply.status_code >= 500:
+            # Read at each call, so that a rotated token is used at once.
+            headers = {"Authorization": f"Bearer {self._token_file.read_text().strip()}"}
+        except OSError as error:
             raise Unavailable(
-                str(parsed.get("what", f"HTTP {reply.status_code}")), where=path, reason="KeyServiceUnavailable"
-            )
-        if reply.status_code >= 400:
-            texts = {key: str(parsed.get(key, ""))[:512] for key in ("where", "fix")}
-            what, reason = str(parsed.get("what", f"HTTP {reply.status_code}"))[:1024], str(parsed.get("reason", ""))
-            raise KeyServiceRefused(reply.status_code, what, reason=reason or "Refused", **texts)
-        return parsed
+                f"the token of the key service cannot be read: {error.strerror}",
+                where="--keys-token-file",
+                reason="KeyServiceTokenUnreadable",
+            ) from None
+        data = b""
+        async with self._http.stream(method, path, headers=headers, json=body) as reply:
+            async for chunk in reply.aiter_bytes():
+                data += chunk
+                if len(data) > _MAX_REPLY:
+                    raise Unavailable("the key service's reply is larger than 64 KiB", where=path)
+        return reply.status_code, data
+
+
+def _read(status: int, data: bytes, path: str) -> dict[str, Any]:
+    """The reply's JSON object. Raises Unavailable on a fault of the service, KeyServiceRefused on a no."""
+    try:
+        parsed = json.loads(data) if data else {}
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        if status < 400:
+            raise Unavailable("the key service's reply is not a JSON object", where=path)
+        parsed = {}
+    what = str(parsed.get("what", f"HTTP {status}"))[:1024]
+    if status >= 500:
+        raise Unavailable(what, where=path, reason="KeyServiceUnavailable")
+    if status >= 400:
+        texts = {key: str(parsed.get(key, ""))[:512] for key in ("where", "fix")}
+        reason = str(parsed.get("reason") or "")
+        known = reason if _REASON.fullmatch(reason) else "Refused"  # it becomes a condition's reason
+        raise KeyServiceRefused(status, what, reason=known, **texts)
+    return parsed

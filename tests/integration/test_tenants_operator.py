@@ -199,6 +199,19 @@ def test_a_foreign_namespace_is_never_adopted(world: World) -> None:
     world.delete("namespace", "to-foreign")
 
 
+def test_what_the_api_server_refuses_is_said_and_holds_up_nothing_else(world: World) -> None:
+    bad = {"name": "to-bad", "labels": {"team": "not a label value!"}}
+    world.apply(tenant("to-refused", namespaces=[bad, {"name": "to-good"}]))
+    said = reason(world, "to-refused", "ApplyRefused")
+    assert "to-bad" in said
+    assert "not a label value!" in said
+    until(
+        "the other namespace is ready",
+        lambda: (world.get("namespace", "to-good") or {})["metadata"]["labels"].get("kekkai.dev/ready"),
+    )
+    assert "kekkai.dev/ready" not in (world.get("namespace", "to-bad") or {})["metadata"]["labels"]
+
+
 def test_another_tenants_namespace_is_never_adopted(world: World) -> None:
     world.apply(tenant("to-first", "to-shared"))
     ready(world, "to-first")
