@@ -9,6 +9,7 @@ under several processes: a file lock a binary, and an atomic rename.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import http.client
@@ -99,8 +100,9 @@ def _platform() -> tuple[str, str]:
 
 def _obtain(binary: Binary, progress: Progress, which: str) -> Path:
     target = _cache_path(binary)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with progress.step(f"{which} {binary.name} {binary.version}: waiting for the cache"), locked(target.parent):
+    with contextlib.ExitStack() as held:
+        with progress.step(f"{which} {binary.name} {binary.version}: waiting for another process that makes it"):
+            held.enter_context(locked(target.parent))
         if target.exists():  # another process made it while we waited
             return target
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:

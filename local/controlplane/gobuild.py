@@ -13,6 +13,7 @@ from pathlib import Path
 from crds.errors import KekkaiError
 from local.controlplane.cache import cache_root, locked
 from local.controlplane.progress import Progress
+from local.controlplane.supervision.parent_death import tied_to
 from local.controlplane.versions import GO, TOOLS, Binary
 
 FLAGS = ("-mod=readonly", "-trimpath")
@@ -31,7 +32,16 @@ def build(binary: Binary, target: Path, progress: Progress) -> None:
     command = [go(progress), "build", *FLAGS, "-ldflags", f"-s -w {binary.ldflags}".strip()]
     command += ["-o", str(target), binary.package]
     environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    environment.pop("GOROOT", None)  # it may name the standard library of another Go
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=tied_to(os.getpid()),  # a build is long: it ends with whoever asked for it
+    )
     if done.returncode:
         raise BuildFailed(
             f"building {binary.name} failed: {done.stderr.strip()[-2000:]}",

@@ -14,7 +14,7 @@ from crds.errors import Conflict, InvalidInput
 from local.controlplane.plane import ControlPlane, ControlPlaneError
 from local.controlplane.supervision import Supervisor
 
-_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 DEFAULT = "default"
 
 
@@ -27,7 +27,7 @@ def home() -> Path:
 
 def folder_of(name: str) -> Path:
     """The data folder of a name. Raises InvalidInput for a name that is no DNS label."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} is not a usable name",
             where="--name",

@@ -71,7 +71,7 @@ class ControlPlane:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for attempt in range(_TRIES):
             etcd, peer, api = free_ports(3)
-            plane = cls(parts.Layout(folder, etcd, peer, api), Supervisor.start(folder), binaries)
+            plane = cls(parts.Layout(folder, etcd, peer, api), Supervisor.start(folder, data_dir is None), binaries)
             plane._temporary = data_dir is None
             try:
                 plane._bring_up(components)

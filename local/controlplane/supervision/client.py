@@ -51,8 +51,11 @@ class Supervisor:
         self._process = process
 
     @classmethod
-    def start(cls, folder: Path) -> Supervisor:
-        """Start the supervisor. It ends, with all it runs, when this process ends, unless `detach` is called."""
+    def start(cls, folder: Path, temporary: bool = False) -> Supervisor:
+        """Start the supervisor. It ends, with all it runs, when this process ends, unless `detach` is called.
+
+        If this process ends without a `shutdown`, a `temporary` folder is removed as well.
+        """
         socket_path, logs = folder / "supervisor.sock", folder / "logs"
         logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         socket_path.unlink(missing_ok=True)
@@ -64,6 +67,7 @@ class Supervisor:
             )
         command = [sys.executable, "-m", "local.controlplane.supervision.daemon"]
         command += ["--socket", str(socket_path), "--logs", str(logs), f"--owner={os.getpid()}"]
+        command += [f"--remove={folder}"] if temporary else []
         with (logs / "supervisor.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -196,7 +200,7 @@ class Supervisor:
 
     def _wait(self, ready: Callable[[], bool], name: str, seconds: float, once: bool = False) -> None:
         deadline = time.monotonic() + seconds
-        look = 0.0
+        look, before = 0.0, dict[str, int]()
         while not ready():
             now = time.monotonic()
             failed, why = "", f"is not ready after {seconds:.0f} s"
@@ -205,7 +209,7 @@ class Supervisor:
             elif now > deadline:
                 failed = name
             elif name != "supervisor" and now >= look:
-                failed, why = self._hopeless(name if once else None)
+                failed, why = self._hopeless(name if once else None, before)
                 look = now + 0.25
             if failed:
                 raise SupervisorError(
@@ -214,11 +218,15 @@ class Supervisor:
                 )
             time.sleep(0.03)
 
-    def _hopeless(self, once: str | None) -> tuple[str, str]:
-        """The process for which waiting has no sense: it keeps ending, or it has ended and runs once."""
+    def _hopeless(self, once: str | None, before: dict[str, int]) -> tuple[str, str]:
+        """The process for which waiting has no sense: it keeps ending, or it has ended and runs once.
+
+        `before` remembers the restarts at the first look: those are not held against anyone.
+        """
         for process in self.processes():
-            if process.restarts >= _HOPELESS_RESTARTS:
-                return process.name, f"ended {process.restarts} times"
+            times = process.restarts - before.setdefault(process.name, process.restarts)
+            if times >= _HOPELESS_RESTARTS:
+                return process.name, f"ended {times} times"
             if process.name == once and not process.running:
                 return process.name, "ended"
         return "", ""

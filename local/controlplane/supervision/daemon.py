@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -19,19 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before any fork: dlopen after fork is not safe
+from local.controlplane.supervision.parent_death import tied_to
+
 _GRACE_SECONDS = 4.0
 _STEADY_SECONDS = 10.0  # a process that lived this long restarts at once
 _OWNER_SECONDS = 0.5  # how often the owner is looked for
 _MAX_LINE = 1 << 20
-
-
-def die_with_parent(parent: int) -> None:
-    """In the child, before exec: be killed when `parent` dies, also if it has died already."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 @dataclass
@@ -110,7 +103,6 @@ class Daemon:
         return {"error": f"not a command, or no such process: {json.dumps(request)[:200]}"}
 
     async def _start(self, child: Child) -> None:
-        me = os.getpid()
         with (self.logs / f"{child.name}.log").open("ab") as log:
             child.process = await asyncio.create_subprocess_exec(
                 *child.argv,
@@ -119,7 +111,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=lambda: die_with_parent(me),
+                preexec_fn=tied_to(os.getpid()),
             )
         child.started = time.monotonic()
 
@@ -178,8 +170,11 @@ async def _owner_gone(owner: int) -> None:
         await asyncio.wait({closed}, timeout=_OWNER_SECONDS)
 
 
-async def serve(socket: Path, logs: Path, owner: int) -> None:
-    """Run until shutdown is asked for, a signal comes, or the owner (a process id) is gone before it detaches."""
+async def serve(socket: Path, logs: Path, owner: int) -> bool:
+    """Run until shutdown is asked for, a signal comes, or the owner (a process id) is gone before it detaches.
+
+    Returns whether it was the latter.
+    """
     daemon = Daemon(logs)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -201,8 +196,10 @@ async def serve(socket: Path, logs: Path, owner: int) -> None:
     watch = asyncio.create_task(_owner_gone(owner))
     watch.add_done_callback(lambda _: daemon.stopping.set() if daemon.owned else None)
     await daemon.stopping.wait()
+    orphaned = watch.done() and daemon.owned
     server.close()
     await daemon.stop_all()
+    return orphaned
 
 
 def main() -> None:
@@ -211,10 +208,13 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--logs", type=Path, required=True)
     parser.add_argument("--owner", type=int, required=True, help="end when this process, the parent, does")
+    parser.add_argument("--remove", type=Path, help="folder to remove when the owner is gone")
     given = parser.parse_args()
     given.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    asyncio.run(serve(given.socket, given.logs, given.owner))
+    orphaned = asyncio.run(serve(given.socket, given.logs, given.owner))
     given.socket.unlink(missing_ok=True)
+    if orphaned and given.remove:
+        shutil.rmtree(given.remove, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from local.controlplane import binaries
+from local.controlplane import binaries, gobuild
+from local.controlplane.progress import Progress
 from local.controlplane.versions import BINARIES, ETCD
 
 ETCD_BINARY = next(binary for binary in BINARIES if binary.name == "etcd")
@@ -73,18 +76,12 @@ assert path.read_text() == "binary"
 
 def test_a_download_without_a_pinned_checksum_is_not_made(tmp_path: Path) -> None:
     kwok = next(binary for binary in BINARIES if binary.name == "kwok")
-    from local.controlplane.progress import Progress
-
     with Progress() as progress:
         assert binaries._download(kwok, tmp_path / "kwok", progress, "1/1") is False
     assert not (tmp_path / "kwok").exists()
 
 
 def test_a_wrong_checksum_is_an_error_not_a_fallback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from local.controlplane.progress import Progress
-
     published = tmp_path / "published"
     published.write_bytes(b"tampered")
     offered = replace(ETCD_BINARY, download=published.as_uri())
@@ -98,3 +95,61 @@ def test_modules_pin_the_versions_that_are_named() -> None:
         text = (binaries.TOOLS / binary.module / "go.mod").read_text()
         assert f"v{binary.version}" in text
         assert (binaries.TOOLS / binary.module / "go.sum").exists()
+
+
+def go(folder: Path, version: str) -> Path:
+    folder.mkdir(parents=True)
+    program = folder / "go"
+    program.write_text(f"#!/bin/sh\necho go version go{version} linux/amd64\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_go_on_path_is_used_only_if_new_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installed: list[Path] = []
+
+    def install(home: Path) -> None:
+        installed.append(home)
+        go(home / "tree" / "go" / "bin", "1.26.6")
+
+    monkeypatch.setattr(gobuild, "_install", install)
+    new = go(tmp_path / "new", "1.99.0")
+    monkeypatch.setenv("PATH", f"{new.parent}:/usr/bin:/bin")
+    assert gobuild.go(Progress()) == str(new)
+    monkeypatch.setenv("PATH", f"{go(tmp_path / 'old', '1.19.8').parent}:/usr/bin:/bin")
+    first = gobuild.go(Progress())
+    assert Path(first).is_relative_to(tmp_path / "cache")
+    assert gobuild.go(Progress()) == first
+    assert len(installed) == 1
+
+
+def test_a_failed_build_says_what_to_do_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "bin" / "go"
+    broken.parent.mkdir()
+    broken.write_text(
+        '#!/bin/sh\n[ "$1" = version ] && echo go version go1.99.0 && exit 0\necho no network >&2; exit 1\n'
+    )
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{broken.parent}:/usr/bin:/bin")
+    with pytest.raises(gobuild.BuildFailed, match="no network"):
+        binaries.resolve(["etcd"])
+    assert binaries.cached(ETCD_BINARY) is None
+    left = [path.name for path in binaries._cache_path(ETCD_BINARY).parent.iterdir()]
+    assert left == [".lock"]
+
+
+def test_what_cannot_be_downloaded_is_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    missing = (tmp_path / "not-there").as_uri()
+    monkeypatch.setattr(binaries, "BINARIES", (replace(ETCD_BINARY, download=missing),))
+    monkeypatch.setitem(binaries.CHECKSUMS, missing, "0" * 64)
+    monkeypatch.setattr(binaries, "build", lambda binary, target, progress: target.write_text("built"))
+    assert binaries.resolve(["etcd"])["etcd"].read_text() == "built"
+
+
+def test_a_download_with_the_pinned_checksum_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    published = tmp_path / "published"
+    published.write_bytes(b"official")
+    url = published.as_uri()
+    monkeypatch.setattr(binaries, "BINARIES", (replace(ETCD_BINARY, download=url),))
+    monkeypatch.setitem(binaries.CHECKSUMS, url, hashlib.sha256(b"official").hexdigest())
+    assert binaries.resolve(["etcd"])["etcd"].read_bytes() == b"official"

@@ -88,7 +88,7 @@ def test_when_the_owner_dies_nothing_is_left(tmp_path: Path, number: signal.Sign
 import sys, time
 from pathlib import Path
 from local.controlplane.supervision import Supervisor
-made = Supervisor.start(Path({str(tmp_path)!r}))
+made = Supervisor.start(Path({str(tmp_path / "t")!r}), temporary=True)
 state = made.spawn("sleeper", {SLEEP!r})
 print(state.pid, made._process.pid, flush=True)
 time.sleep(600)
@@ -100,6 +100,7 @@ time.sleep(600)
     os.kill(owner.pid, number)
     owner.wait(10)
     until(lambda: not alive(child) and not alive(daemon))
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_detached_supervisor_outlives_its_starter_and_can_be_found(tmp_path: Path) -> None:
