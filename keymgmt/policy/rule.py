@@ -18,6 +18,7 @@ from keymgmt.policy.errors import PolicyInvalid
 
 _parse = load_compiler()
 MAX_RULE = 4096  # characters
+_STRAY = re.compile(r"[^A-Za-z0-9_.,()\[\]{}<>=!&|+\-*/%?:'\"\s]")
 MAX_MACROS = 1  # comprehensions: two nested ones would already be quadratic
 MAX_NESTING = 32
 _MACRO = re.compile(r"\.\s*(all|exists|exists_one|map|filter)\s*\(")
@@ -42,6 +43,9 @@ def compile_rule(rule: str) -> Any:
     if len(rule) > MAX_RULE:
         raise PolicyInvalid(f"a rule has at most {MAX_RULE} characters", where="rule")
     plain = _without_strings(rule)
+    if (stray := _STRAY.search(plain)) is not None:
+        # The parser reports each stray character with the whole rule: memory quadratic in its length.
+        raise PolicyInvalid(f"{stray[0]!r} has no place outside a string", where="rule", fix="remove it, or quote it")
     if len(_MACRO.findall(plain)) > MAX_MACROS:
         raise PolicyInvalid(f"a rule has at most {MAX_MACROS} comprehension", where="rule", fix="use `in`")
     if _nesting(plain) > MAX_NESTING:
