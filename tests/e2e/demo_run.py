@@ -8,12 +8,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from local.demo.materials import Materials
 from rich.console import Console
 
 from local import stack
 from local.controlplane import ControlPlane
 from local.demo.expectation import Report
+from local.demo.materials import Materials
 from local.demo.scenario import Scenario
 from local.demo.view import View
 from local.demo.world import World

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local.demo.materials import Materials
 
 from local import stack
 from local.controlplane import ControlPlane
 from local.demo.expectation import Report
+from local.demo.materials import Materials
 from tests.e2e.demo_run import everything, files_under, forms, memory_of, play, processes_naming
 
 pytestmark = pytest.mark.timeout(600)
