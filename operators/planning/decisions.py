@@ -38,6 +38,7 @@ class Decisions:
     idle: frozenset[str] = frozenset()  # nodes without a use
     _listeners: dict[str, list[Wake]] = field(default_factory=dict)
     _told: dict[str, tuple[tuple[str, ...], float]] = field(default_factory=dict)
+    _stale: dict[str, float] = field(default_factory=dict)  # workload → when to tell it of new words (monotonic)
 
     def listen(self, what: str, wake: Wake) -> None:
         """`what`: workload, workload-void, machine, machine-void, tenant or pool; `wake` gets the name."""
@@ -57,7 +58,19 @@ class Decisions:
         told, when = self._told.get(key, ((), 0.0))
         if codes != told or at - when >= refresh_seconds:
             self._told[key] = (codes, at)
+            self._stale.pop(key, None)
             self.tell("workload", key)
+        else:
+            self._stale.setdefault(key, when + refresh_seconds)
+
+    def tell_stale(self) -> float | None:
+        """Tell those whose words changed and whose time has come; returns seconds until the next one's."""
+        now = time.monotonic()
+        for key in [key for key, due in self._stale.items() if due <= now]:
+            del self._stale[key]
+            self._told[key] = (self._told.get(key, ((), 0.0))[0], now)
+            self.tell("workload", key)
+        return min(self._stale.values()) - now if self._stale else None
 
     def forget(self, key: str) -> None:
         """The workload is gone or ended: nothing on the desk is about it any more."""
@@ -65,3 +78,4 @@ class Decisions:
         self.evictions.pop(key, None)
         self.waiting.pop(key, None)
         self._told.pop(key, None)
+        self._stale.pop(key, None)

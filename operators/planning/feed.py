@@ -7,6 +7,7 @@ plans are one translation.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from operators.runtime import Stores
 from scheduler import Fleet, MachineState, WorkloadState
 
 Object = Mapping[str, Any]
+log = logging.getLogger(__name__)
 KINDS = ("Node", "Machine", "AcceleratorPool", "Site", "Tenant", "Workload", "Job", "Pod", "Namespace")
 
 
@@ -102,7 +104,11 @@ class Feed:
             names, self._dirty[kind] = self._dirty[kind], {}
             visit = getattr(self, f"_refresh_{kind.lower()}")
             for name in names:
-                changed = visit(name) or changed
+                try:
+                    changed = visit(name) or changed
+                except Exception:
+                    # One object that cannot be read must not stop the planning of all others.
+                    log.exception("%s %s cannot be taken into the fleet as it is", kind, name)
         return changed
 
     def _refresh_acceleratorpool(self, name: str) -> bool:

@@ -42,7 +42,7 @@ class Planner:
         self._last = 0.0
         self._pause = _PACE
         self._wake_at = 0.0  # of the last plan, by the wall clock
-        self._first = True
+        self._due = True  # something changed since the last plan
         self.watches: Mapping[str, Touches] = dict.fromkeys(KINDS, _any)
         decisions.listen("workload-void", lambda name: self._void("Workload", name))
         decisions.listen("machine-void", lambda name: self._void("Machine", name))
@@ -61,18 +61,22 @@ class Planner:
         """One cycle, not before the pace allows it."""
         await asyncio.sleep(max(0.0, self._last + self._pause - time.monotonic()))
         self._last = time.monotonic()
-        changed = self.feed.refresh()
+        self._due = self.feed.refresh() or self._due
         now = time.time()
-        if changed or self._first or (self._wake_at and now >= self._wake_at):
-            self._first = False
+        if self._due or (self._wake_at and now >= self._wake_at):
             started = time.monotonic()
             decided, self.memory = plan(self.feed.fleet, self.memory, now)
             self._lay_out(decided, now)
+            self._due = False  # not before it is laid out: a cycle that fails is done again
             self._wake_at = decided.next_wake or 0.0
             self._last = time.monotonic()
             self._pause = max(_PACE, _SHARE * (self._last - started))
             SECONDS.observe(self._last - started)
-        return max(0.0, self._wake_at - now) + 0.01 if self._wake_at else None
+        pauses = [self._wake_at - now] if self._wake_at else []
+        stale = self.decisions.tell_stale()
+        if stale is not None:
+            pauses.append(stale)
+        return max(0.0, min(pauses)) + 0.01 if pauses else None
 
     def _lay_out(self, decided: Plan, now: float) -> None:
         """Put the plan on the desk; the fleet counts each decision as done from here on."""

@@ -114,6 +114,7 @@ class WorkloadController:
             waiting=self.decisions.waiting.get(key, ()),
             node_exists=lambda node: self.nodes.get(node) is not None,
             now=datetime.now(UTC),
+            name_taken=job is None and self.jobs.get(workload["metadata"]["name"], namespace) is not None,
         )
 
     def _shape(self, job: Object, namespace: str) -> Shape:

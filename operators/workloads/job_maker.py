@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crds.conditions import FINISHED, is_true
-from crds.errors import Conflict
 from crds.labels import (
     API_VERSION,
     MANAGED_BY,
@@ -17,7 +16,7 @@ from crds.labels import (
     TENANT,
     WORKLOAD,
 )
-from operators.planning.ownership import governed_job, owned_by_workload
+from operators.planning.ownership import owned_by_workload
 from operators.runtime import Cluster, Key, Stores, Touches
 from operators.workloads.namespaces import is_ready, tenant_of
 
@@ -37,11 +36,17 @@ class JobMaker:
         self.namespaces = stores.watch("Namespace")
         self.watches: Mapping[str, Touches] = {
             "Workload": lambda obj: (_key(obj),) if obj["spec"].get("job") else (),
-            "Job": _maker_of,
+            "Job": self._makers_of,
             "Namespace": lambda obj: (
                 _key(one) for one in self.workloads.in_namespace(obj["metadata"]["name"]) if one["spec"].get("job")
             ),
         }
+
+    def _makers_of(self, job: Object) -> Iterable[Key]:
+        """Who made it; and who may make its own once this one, a stranger of that name, is gone."""
+        owner = owned_by_workload(job)
+        where, name = _key(job)
+        return {(where, owner["name"]) if owner is not None else (where, name), (where, name)}
 
     async def reconcile(self, key: Key) -> float | None:
         workload = self.workloads.get(key[1], key[0])
@@ -51,16 +56,8 @@ class JobMaker:
         tenant = tenant_of(namespace)
         if not tenant or not is_ready(namespace) or is_true(workload, FINISHED):
             return None
-        if governed_job(workload, self.jobs) is not None:
-            return None
-        stranger = self.jobs.get(key[1], key[0])
-        if stranger is not None:
-            raise Conflict(
-                f"a Job {key[1]} exists that this Workload did not make",
-                where="/".join(key),
-                fix="delete that Job or name the Workload otherwise",
-                reason="JobNameTaken",
-            )
+        if self.jobs.get(key[1], key[0]) is not None:
+            return None  # it is made; or a stranger has its name, which the Workload's status says
         self.stores.observe(await self.cluster.create(job_for(workload, tenant), MANAGER_WORKLOADS))
         return None
 
@@ -96,11 +93,6 @@ def job_for(workload: Object, tenant: str) -> dict[str, Any]:
         },
         "spec": spec,
     }
-
-
-def _maker_of(job: Object) -> Iterable[Key]:
-    owner = owned_by_workload(job)
-    return ((job["metadata"]["namespace"], owner["name"]),) if owner is not None else ()
 
 
 def _key(obj: Object) -> Key:

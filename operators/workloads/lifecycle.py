@@ -26,6 +26,7 @@ Object = Mapping[str, Any]
 
 NAMESPACE_NOT_READY = "NamespaceNotReady"
 JOB_MISSING = "JobMissing"
+JOB_NAME_TAKEN = "JobNameTaken"
 INACTIVE = "Inactive"
 NODE_LOST = "NodeLost"
 PODS_CHANGED = "PodsChanged"
@@ -46,6 +47,7 @@ class View:
     waiting: tuple[Reason, ...]
     node_exists: Callable[[str], bool]
     now: datetime
+    name_taken: bool = False  # a Job that it did not make has the name of the one it would make
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,9 @@ def blockers(view: View) -> tuple[Reason, ...]:
     """What stands in the way before the queue is even asked."""
     if not view.workload["spec"].get("active", True):
         return (Reason(INACTIVE, "spec.active is false", "set spec.active to true"),)
+    if view.job is None and view.name_taken:
+        message = "a Job of its name exists that it did not make"
+        return (Reason(JOB_NAME_TAKEN, message, "delete that Job, or name the Workload otherwise"),)
     if view.job is None:
         return (Reason(JOB_MISSING, "its Job does not exist yet", ""),)
     if not view.namespace_ready:

@@ -180,3 +180,11 @@ def test_a_restart_finds_the_same_fleet() -> None:
     assert grown.fleet.usage == fresh.fleet.usage
     assert grown.used(GPU) == fresh.used(GPU) == 4
     assert grown.fleet.workloads == fresh.fleet.workloads
+
+
+def test_one_unreadable_object_does_not_stop_the_others() -> None:
+    broken = node()
+    broken["metadata"]["name"] = "broken"
+    broken["status"]["allocatable"]["cpu"] = "lots"
+    world = World(pool(), broken, node())
+    assert list(world.fleet.nodes) == ["h200-0-abc"]

@@ -168,3 +168,10 @@ def test_the_end_is_written_once() -> None:
 
 def test_a_shadow_without_its_job_is_left_to_the_garbage_collector() -> None:
     assert decide(replace(view(workload({"x": 1})), job=None)) == Outcome()
+
+
+def test_a_job_of_the_same_name_that_it_did_not_make_is_named_as_the_reason() -> None:
+    one = workload()
+    one["spec"] = {**one["spec"], "ref": None, "job": {"spec": {}}}
+    outcome = decide(replace(view(one), job=None, name_taken=True))
+    assert condition(outcome, "Admitted") == ("False", "JobNameTaken")
