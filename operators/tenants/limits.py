@@ -22,6 +22,8 @@ def desired_quota(tenant: str, namespace: str, spec: TenantSpec, resource_of: Ma
             devices[resource_of[quota.accelerator]] += quota.nominal + quota.borrow
     for resource in set(resource_of.values()):
         devices.setdefault(resource, 0)  # a class that the tenant may not use has a ceiling of zero
+    # Our own kinds are not counted: the quota controller learns of a CRD up to 30 s after it is installed, and
+    # until then everything of that kind would be refused ("status unknown").
     hard = {
         "requests.cpu": ceiling.cpu,
         "requests.memory": ceiling.memory,
@@ -65,8 +67,7 @@ def desired_limits(tenant: str, namespace: str, defaults: ContainerDefaults) -> 
 
 
 def quota_in_force(quota: Mapping[str, Any] | None) -> bool:
-    """Whether the quota controller has taken it in; before that it limits nothing."""
-    if quota is None:
-        return False
-    hard = (quota.get("status") or {}).get("hard") or {}
-    return bool(hard) and set(hard) >= set(quota["spec"]["hard"])
+    """Whether the quota controller has taken it in and counted; before that pods are not limited, or all refused."""
+    status = (quota or {}).get("status") or {}
+    known = set(status.get("hard") or ()) & set(status.get("used") or ())
+    return quota is not None and known >= set(quota["spec"]["hard"])

@@ -320,12 +320,14 @@ def users(installed: ControlPlane) -> dict[str, Path]:
             None,
             spec={"images": {"allowedPrefixes": ["registry.example/"]}},
         ),
-        GATED,
-        STORED_JOB,
-        STORED_WORKLOAD,
-        STORED_KEY,
     ]
-    plane.kubectl("apply", "-f", "-", user=found["operator"], stdin="\n---\n".join(json.dumps(d) for d in documents))
+    stored = [GATED, STORED_JOB, STORED_WORKLOAD, STORED_KEY]
+    for batch in (documents, stored):
+        text = "\n---\n".join(json.dumps(one) for one in batch)
+        plane.kubectl("apply", "-f", "-", user=found["operator"], stdin=text)
+        # As the operator does it: nothing is made before the quota is in force.
+        quota = ("resourcequota/kekkai-ceiling", "-n", "adm", "--timeout=60s")
+        plane.kubectl("wait", "--for=jsonpath={.status.hard.pods}", *quota)
     return found
 
 

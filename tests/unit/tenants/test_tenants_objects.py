@@ -89,13 +89,15 @@ class TestQuota:
             *("requests.cpu", "requests.memory", "requests.ephemeral-storage"),
         }
 
-    def test_it_is_in_force_when_the_status_holds_every_limit(self) -> None:
+    def test_it_is_in_force_when_the_status_holds_every_limit_and_count(self) -> None:
         wanted = desired_quota("t", "a", tenant().spec, {})
         hard = wanted["spec"]["hard"]
         assert not quota_in_force(None)
         assert not quota_in_force(wanted)
-        assert not quota_in_force({**wanted, "status": {"hard": {"pods": hard["pods"]}}})
-        assert quota_in_force({**wanted, "status": {"hard": dict(hard)}})
+        used = dict.fromkeys(hard, "0")
+        assert not quota_in_force({**wanted, "status": {"hard": {"pods": hard["pods"]}, "used": used}})
+        assert not quota_in_force({**wanted, "status": {"hard": dict(hard), "used": {"pods": "0"}}})
+        assert quota_in_force({**wanted, "status": {"hard": dict(hard), "used": used}})
 
     def test_default_requests_and_no_default_limits(self) -> None:
         (limit,) = desired_limits("t", "a", ContainerDefaults())["spec"]["limits"]
