@@ -48,7 +48,8 @@ def node(control_plane: ControlPlane) -> str:
             "kind": "Node",
             "metadata": {
                 "name": "hand-made",
-                "labels": {"kubernetes.io/hostname": "hand-made"},
+                # The label that confidential runtime classes select, should Kekkai be installed here already.
+                "labels": {"kubernetes.io/hostname": "hand-made", "kekkai.dev/confidential": "sev-snp"},
                 "annotations": {"kwok.x-k8s.io/node": "fake", "kekkai.dev/emulated-boot-seconds": "1"},
             },
             "status": {"capacity": capacity, "allocatable": capacity},
