@@ -100,7 +100,7 @@ class Ceiling(Model):
 
 
 class ContainerDefaults(Model):
-    """Requests and limits of containers that state none (LimitRange)."""
+    """Requests of containers that state none (LimitRange)."""
 
     cpu: Quantity = Field(default="500m")
     memory: Quantity = Field(default="512Mi")
