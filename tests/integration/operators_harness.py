@@ -49,15 +49,15 @@ class Operators:
         return self._log.read_text()
 
 
-def until(what: str, read: Callable[[], T | None], seconds: float = 90.0) -> T:
-    """Poll until `read` gives something true; fails with `what` after the deadline."""
+def until(what: str, read: Callable[[], T | None], seconds: float = 90.0, state: Callable[[], str] = lambda: "") -> T:
+    """Poll until `read` gives something true; fails with `what` and the `state` after the deadline."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = read()
         if found:
             return found
         time.sleep(0.2)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+    raise AssertionError(f"not within {seconds:.0f} s: {what}\n{state()}")
 
 
 class World:
@@ -86,6 +86,11 @@ class World:
     def delete(self, kind: str, name: str, namespace: str = "", wait: bool = False) -> None:
         where = ["-n", namespace] if namespace else []
         self.plane.kubectl("delete", kind, name, *where, f"--wait={str(wait).lower()}", "--ignore-not-found")
+
+    def describe(self, namespace: str) -> str:
+        """What there is, for the message of a test that fails."""
+        mine = self.plane.kubectl("get", "kwl,jobs,pods", "-n", namespace, "-o", "yaml", check=False).stdout
+        return mine + self.plane.kubectl("get", "machines,nodes,acceleratorpools", "-o", "yaml", check=False).stdout
 
     def tenant_with_namespace(self, name: str, accelerator: str, devices: int) -> str:
         """Make a Tenant and wait until its one namespace takes pods."""

@@ -62,7 +62,7 @@ def finished(world: World, name: str) -> dict:
         one = world.workload_of(TENANT, name)
         return one if holds(one, "Finished") else None
 
-    return until(f"Job {name} is Finished", read)
+    return until(f"Job {name} is Finished", read, state=lambda: world.describe(TENANT))
 
 
 def running(world: World, count: int) -> list[dict]:
@@ -70,21 +70,19 @@ def running(world: World, count: int) -> list[dict]:
         found = [one for one in world.list("pod", TENANT) if one["status"]["phase"] == "Running"]
         return found if len(found) == count else None
 
-    return until(f"{count} pods run", read)
+    return until(f"{count} pods run", read, state=lambda: world.describe(TENANT))
 
 
 def test_a_gang_scales_the_pool_from_zero_runs_where_it_was_admitted_and_the_nodes_go(world: World) -> None:
     until("the pool is empty", lambda: not world.list("node"))
     world.apply(job("gang", TENANT, CLASS, pods=4, run_seconds=3))
-    pods = running(world, 4)
-    workload = world.workload_of(TENANT, "gang")
-    assert workload is not None
-    placements = workload["status"]["admission"]["placements"]
+    done = finished(world, "gang")
+    pods = world.list("pod", TENANT)
+    placements = done["status"]["admission"]["placements"]
     nodes = [p["node"] for p in placements]
     assert len(set(nodes)) == 4
     by_rank = {p["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]: p["spec"]["nodeName"] for p in pods}
     assert [by_rank[str(rank)] for rank in range(4)] == nodes
-    done = finished(world, "gang")
     assert holds(done, "Ready")
     assert {c["type"] for c in done["status"]["conditions"]} == {
         "Ready",
