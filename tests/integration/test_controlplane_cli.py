@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,10 @@ def test_up_status_down(home: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_up_that_is_interrupted_leaves_no_process(home: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "api.cli.app", "up", "--bare", "--name", "two"]
-    started = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # A shell that runs the tests in the background has SIGINT ignored, and children would inherit that.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    quiet = subprocess.DEVNULL
+    started = subprocess.Popen(command, env=os.environ, stdout=quiet, stderr=quiet, preexec_fn=heard)
     supervisor = Supervisor.attach(home / "two")
     pid = until(lambda: supervisor.alive() and supervisor.pids().get("kube-apiserver"))
     started.send_signal(signal.SIGSTOP)  # so that it is still starting while the other command runs

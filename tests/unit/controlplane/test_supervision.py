@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,9 @@ state = made.spawn("sleeper", {SLEEP!r})
 print(state.pid, made._process.pid, flush=True)
 time.sleep(600)
 """
-    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    # A shell that runs the tests in the background has SIGINT ignored, and children would inherit that.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, preexec_fn=heard)
     assert owner.stdout is not None
     child, daemon = (int(word) for word in owner.stdout.readline().split())
     assert alive(child)
