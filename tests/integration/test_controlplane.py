@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def apply(plane: ControlPlane, *objects: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def node(control_plane: ControlPlane) -> str:
+def node(control_plane: ControlPlane) -> Iterator[str]:
     capacity = {"cpu": "64", "memory": "512Gi", "pods": "110", GPU: "8"}
     apply(
         control_plane,
@@ -62,7 +62,10 @@ def node(control_plane: ControlPlane) -> str:
         },
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "plane-test"}},
     )
-    return "hand-made"
+    yield "hand-made"
+    # The control plane is shared: tests of the operators count nodes.
+    control_plane.kubectl("delete", "namespace", "plane-test", "--timeout=60s")
+    control_plane.kubectl("delete", "node", "hand-made")
 
 
 def job(name: str, runtime: str | None = None) -> dict[str, Any]:
