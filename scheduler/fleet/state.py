@@ -118,6 +118,9 @@ class TenantState:
     isolation: str = "shared"  # shared, dedicated, confidential
     pools: frozenset[str] = frozenset()  # that it may use; all when empty
     jurisdictions: frozenset[str] = frozenset()  # where it may run; anywhere when empty
+    parent: str = ""  # the tenant under whose quota this one stands; empty: it is a root
+    strict: bool = False  # its workloads go in strict order: none overtakes one that is blocked
+    drain: bool = False  # with `hold`: what runs is evicted too
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,9 @@ class PodSet:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     confidential: bool = False  # its runtime class needs a node with a CPU TEE
+    min_count: int = 0  # it may start with as few as these; 0: all of `count`, or nothing
+    milli: int = 1000  # of each device it asks for; less than 1000 is a share of one device
+    spread: str = ""  # topology level over which its pods are spread evenly; empty: it does not matter
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,13 @@ class WorkloadState:
     required_topology: str = ""  # nvlinkDomain, rack, block, zone, site
     preferred_topology: str = ""
     jurisdictions: frozenset[str] = frozenset()
+    admitted_at: float = 0.0
+    checkpointed_at: float = 0.0  # work done before is not lost when it is evicted; 0: it never said so
+    max_runtime: float = 0.0  # seconds after which it is stopped; 0: unknown
+    not_before: float = 0.0  # put back after a failure: it waits at least until then
+    checks_passed: bool = True  # the admission checks of others (budget, residency …) let it pass
+    preemptible: bool = True
+    flavors: tuple[tuple[str, float], ...] = ()  # (accelerator class, its throughput beside the first); any when empty
 
 
 @dataclass(frozen=True, slots=True)
