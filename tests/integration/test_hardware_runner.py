@@ -137,7 +137,11 @@ def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
         {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": "snp-1", "annotations": {"kwok.x-k8s.io/node": "fake"}},
+            "metadata": {
+                "name": "snp-1",
+                "labels": {"kubernetes.io/hostname": "snp-1"},
+                "annotations": {"kwok.x-k8s.io/node": "fake"},
+            },
             "status": {"capacity": capacity, "allocatable": capacity},
         },
         {
@@ -168,6 +172,7 @@ def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
         found.runner.terminate()
         assert found.runner.wait(timeout=30) == 0
     control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    control_plane.kubectl("delete", "node", "snp-1", "--wait=false")  # others share this control plane
 
 
 def test_a_pod_runs_and_succeeds_with_its_result(cluster: Cluster) -> None:
@@ -205,6 +210,8 @@ def test_refused_guests_fail_their_pods(cluster: Cluster, name: str, changes: di
 def test_a_job_completes(cluster: Cluster) -> None:
     template = confidential_pod("x")
     spec = {key: value for key, value in template["spec"].items() if key != "nodeName"}
+    # The control plane is shared with other tests, whose nodes the scheduler must not choose.
+    spec["nodeSelector"] = {"kubernetes.io/hostname": "snp-1"}
     cluster.apply(
         {
             "apiVersion": "batch/v1",
@@ -222,7 +229,12 @@ def test_a_job_completes(cluster: Cluster) -> None:
         done = cluster.plane.kubectl("get", "job", "gang", "-n", NAMESPACE, "-o", "jsonpath={.status.succeeded}")
         return done.stdout == "3"
 
-    until(succeeded, what="three completions")
+    try:
+        until(succeeded, what="three completions")
+    except AssertionError as error:
+        pods = cluster.plane.kubectl("get", "pods,nodes,jobs", "-n", NAMESPACE, "-o", "wide").stdout
+        log = (cluster.folder / "runner.log").read_text()[-4000:]
+        raise AssertionError(f"{error}\n{pods}\n{log}") from None
 
 
 def test_a_missing_config_map_is_waited_for(cluster: Cluster) -> None:
