@@ -31,6 +31,26 @@ PRIORITY = f"{GROUP}/priority"  # on a Job: queue priority, an integer
 SCHEDULING_GATE = f"{GROUP}/admission"
 KEYS = f"{GROUP}/keys"  # on a Job: names of ProtectedKeys, comma separated
 
+# Annotations on a Job (or another queued object) that fill its shadow Workload's spec.
+TOPOLOGY_REQUIRED = f"{GROUP}/topology-required"  # nvlinkDomain, rack, block, zone or site
+TOPOLOGY_PREFERRED = f"{GROUP}/topology-preferred"
+ACCELERATORS = f"{GROUP}/accelerators"  # class=throughput, comma separated, the best first: H200=1,H100=0.6
+JURISDICTIONS = f"{GROUP}/jurisdictions"  # ISO 3166-1 alpha-2, comma separated
+PREEMPTIBLE = f"{GROUP}/preemptible"  # true or false
+MAXIMUM_RUNTIME = f"{GROUP}/maximum-runtime-seconds"
+PODS_READY_TIMEOUT = f"{GROUP}/pods-ready-timeout-seconds"
+ADMISSION_CHECKS = f"{GROUP}/admission-checks"  # names, comma separated
+LAST_CHECKPOINT = f"{GROUP}/last-checkpoint"  # on a Job or a pod: when its work was saved last, RFC 3339
+FULL_PARALLELISM = f"{GROUP}/full-parallelism"  # written on a Job that was admitted in part: its own parallelism
+# On a pod template (or, where there is one template only, the object itself).
+MIN_COUNT = f"{GROUP}/min-count"  # pods with which it may start
+SPREAD = f"{GROUP}/spread"  # topology level over which its pods are spread
+DEVICE_MILLI = f"{GROUP}/device-milli"  # thousandths of one device
+
+# Plain pods that belong together.
+POD_GROUP = f"{GROUP}/pod-group"  # label: the group's name
+POD_GROUP_COUNT = f"{GROUP}/pod-group-count"  # annotation: how many pods it has
+
 FINALIZER = f"{GROUP}/cleanup"
 
 # Field managers, one an operator (server-side apply).

@@ -13,6 +13,7 @@ from pydantic import Field
 from crds.conditions import Condition
 from crds.meta import (
     IMMUTABLE,
+    AcceleratorClass,
     CountryCode,
     DnsLabel,
     DnsName,
@@ -24,6 +25,9 @@ from crds.meta import (
     rule,
 )
 from crds.quantities import Quantity
+
+TopologyLevel = Literal["nvlinkDomain", "rack", "block", "zone", "site"]
+MAX_RUNTIME = 366 * 24 * 3600  # seconds
 
 
 class ObjectRef(Model):
@@ -74,9 +78,22 @@ class Toleration(Model):
 class PodSet(Model):
     """Pods of one shape, as the scheduler counts them: init and sidecar containers and overhead included."""
 
+    model_config = checked(
+        rule(
+            "!has(self.minCount) || self.minCount <= self.count",
+            "spec.podSets[].minCount must not be above spec.podSets[].count; lower minCount",
+        ),
+    )
     name: DnsLabel
     count: int = Field(ge=1, le=100_000, description="Pods that run at once.")
+    min_count: int | None = Field(
+        default=None, ge=1, le=100_000, description="It may start with as few as these; all of count when unset."
+    )
     requests: dict[str, Quantity] = Field(default_factory=dict, max_length=32, description="Of one pod.")
+    device_milli: int | None = Field(
+        default=None, ge=1, le=1000, description="Thousandths of the one device that a pod asks for; whole when unset."
+    )
+    spread: TopologyLevel | None = Field(default=None, description="Level over which its pods are spread evenly.")
     node_selector: Labels = Field(default_factory=dict)
     tolerations: list[Toleration] = Field(default_factory=list, max_length=32)
     runtime_class_name: str = Field(default="", max_length=253)
@@ -91,8 +108,46 @@ class Topology(Model):
             "spec.topology: set required or preferred, not both",
         ),
     )
-    required: Literal["nvlinkDomain", "rack", "block", "zone", "site"] | None = None
-    preferred: Literal["nvlinkDomain", "rack", "block", "zone", "site"] | None = None
+    required: TopologyLevel | None = None
+    preferred: TopologyLevel | None = None
+
+
+class AcceleratorChoice(Model):
+    """An accelerator class that it can run on, and how fast it runs there."""
+
+    type: AcceleratorClass = Field(description="The class, such as H200.")
+    throughput: str = Field(
+        default="1",
+        pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})?$",
+        max_length=13,
+        description="Work done in a time, beside the first of the list, which counts as 1; a decimal number above 0.",
+        json_schema_extra=constrained(
+            rule("double(self) > 0.0", "spec.accelerators[].throughput must be above 0; leave the class out instead")
+        ),
+    )
+
+
+class PodsReadyPolicy(Model):
+    """What is done when admitted pods do not become ready, or do not stay so."""
+
+    model_config = checked(
+        rule(
+            "!has(self.backoffBaseSeconds) || !has(self.backoffMaxSeconds) "
+            "|| self.backoffBaseSeconds <= self.backoffMaxSeconds",
+            "spec.podsReady.backoffBaseSeconds must not be above spec.podsReady.backoffMaxSeconds; lower the base",
+        ),
+    )
+    timeout_seconds: int = Field(
+        ge=1, le=86_400, description="From admission; then it is stopped and queued again, later each time."
+    )
+    recovery_timeout_seconds: int | None = Field(
+        default=None, ge=1, le=86_400, description="For pods that were ready once; without it they are waited for."
+    )
+    backoff_base_seconds: int = Field(default=60, ge=1, le=86_400, description="Pause after the first time.")
+    backoff_max_seconds: int = Field(default=3600, ge=1, le=604_800, description="The pause doubles up to this.")
+    backoff_limit: int | None = Field(
+        default=None, ge=0, le=100, description="So many times it is queued again; then it stays out. Unset: always."
+    )
 
 
 class WorkloadResidency(Model):
@@ -123,6 +178,14 @@ class WorkloadSpec(Model):
             "!has(oldSelf.job) || (has(self.job) && self.job == oldSelf.job)",
             "spec.job cannot change once it is queued; delete the Workload and make another",
         ),
+        rule(
+            "!has(self.accelerators) || self.accelerators.all(a, self.accelerators.exists_one(b, b.type == a.type))",
+            "spec.accelerators: a class is listed twice; keep one entry a class",
+        ),
+        rule(
+            "!has(self.admissionChecks) || self.admissionChecks.all(c, self.admissionChecks.exists_one(d, d == c))",
+            "spec.admissionChecks: a check is listed twice; keep one entry a check",
+        ),
     )
     ref: ObjectRef | None = Field(default=None, description="Written by the operator: the object this one shadows.")
     job: JobTemplate | None = Field(default=None, description="A Job to make.")
@@ -136,6 +199,22 @@ class WorkloadSpec(Model):
     pod_sets: list[PodSet] = Field(default_factory=list, max_length=16, description="Written by the operator.")
     topology: Topology | None = None
     residency: WorkloadResidency | None = None
+    accelerators: list[AcceleratorChoice] = Field(
+        default_factory=list, max_length=16, description="Classes it can run on, the best first; any when empty."
+    )
+    preemptible: bool = Field(default=True, description="false keeps it running when others would take its room.")
+    maximum_runtime_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_RUNTIME,
+        description="It is stopped for good after so long, all its runs together.",
+    )
+    pods_ready: PodsReadyPolicy | None = None
+    admission_checks: list[DnsLabel] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Checks of other controllers that must be Ready before it starts (status.admissionChecks).",
+    )
     keys: list[KeyRef] = Field(default_factory=list, max_length=16)
 
 
@@ -163,6 +242,24 @@ class Reason(Model):
     nearest: str = Field(default="", max_length=4096, description="The nearest change that would admit it.")
 
 
+class CheckState(Model):
+    """What the controller of an admission check says. Written by that controller."""
+
+    name: DnsLabel
+    state: Literal["Pending", "Ready", "Retry", "Rejected"] = Field(
+        description="Retry: stop it and check anew. Rejected: it is out until spec.active is set false and true again."
+    )
+    message: str = Field(default="", max_length=4096)
+    last_transition_time: str = Field(json_schema_extra={"format": "date-time"})
+
+
+class Requeue(Model):
+    """It was put back because its pods did not become ready."""
+
+    count: int = Field(ge=0, description="How often.")
+    not_before: str = Field(json_schema_extra={"format": "date-time"}, description="It waits at least until then.")
+
+
 class WorkloadStatus(Model):
     """Admission, placement, and the reasons of any wait."""
 
@@ -173,6 +270,18 @@ class WorkloadStatus(Model):
     observed_generation: int = 0
     admission: Admission | None = None
     reasons: list[Reason] = Field(default_factory=list, max_length=16)
+    requeue: Requeue | None = None
+    past_runtime_seconds: int | None = Field(
+        default=None, ge=0, description="Of its earlier runs, while spec.maximumRuntimeSeconds holds."
+    )
+    position: int | None = Field(
+        default=None, ge=1, description="Place among those that wait, 1 is the next; written seldom."
+    )
+    admission_checks: list[CheckState] = Field(
+        default_factory=list,
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
 
 
 class Workload(Resource):

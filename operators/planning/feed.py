@@ -15,8 +15,9 @@ from crds.conditions import EVICTED, FINISHED, is_true
 from crds.labels import MACHINE, READY, TENANT
 from operators.planning import fleet_objects as translate
 from operators.planning.decisions import Decisions
-from operators.planning.holding import held
-from operators.planning.ownership import governed_job, governing_workload, job_of, owning_job
+from operators.planning.holding import admitted_places, held
+from operators.planning.outlook import shut_out
+from operators.planning.ownership import governed_job, governing_workload, job_of, owning_job, runs_elsewhere
 from operators.runtime import Stores
 from scheduler import Fleet, MachineState, WorkloadState
 
@@ -209,30 +210,37 @@ class Feed:
             self.decisions.admissions.pop(key, None)
             assumed = None
         job = governed_job(workload, self._jobs)
+        pods = self._pods_of_job.get(self._job_uid(workload)) if admission is not None and not finished else []
         placements: Iterable[tuple[str, str, int]] = ()
         accelerator = ""
         if finished:
             pass
         elif admission is not None:
             accelerator = admission.get("accelerator", "")
-            pods = self._pods_of_job.get(self._job_uid(workload))
             placements = held(workload, job, pods, is_true(workload, EVICTED))
         elif assumed is not None:
             accelerator = assumed.admission.accelerator
             placements = tuple((one.pod_set, one.node, one.count) for one in assumed.admission.placements)
         standing = _standing(self._namespaces.get(workload["metadata"]["namespace"]))
-        may_wait = standing[1] and job is not None and not translate.is_going(job)
+        may_wait = standing[1] and (elsewhere or (job is not None and not translate.is_going(job)))
         return translate.workload_state(
             workload,
             admitted=admission is not None or assumed is not None,
             accelerator=accelerator,
             placements=placements,
             finished=finished,
-            active=spec.get("active", True) and may_wait and not translate.is_going(workload),
+            active=spec.get("active", True)
+            and may_wait
+            and not translate.is_going(workload)
+            and not shut_out(workload),
+            admitted_at=float(int(assumed.at)) if assumed is not None else 0.0,  # as it will be written
+            checkpointed_at=translate.last_checkpoint([job, *pods] if job is not None else pods),
         )
 
     def _job_uid(self, workload: Object) -> str:
         # A deleted Job's pods may outlive it for a moment; a shadow remembers whose they are.
+        if runs_elsewhere(workload):
+            return ""
         job = governed_job(workload, self._jobs)
         if job is not None:
             return str(job["metadata"]["uid"])

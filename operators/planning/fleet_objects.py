@@ -11,6 +11,7 @@ from crds.labels import (
     BLOCK,
     CONFIDENTIAL,
     DRAIN_TAINT,
+    LAST_CHECKPOINT,
     MACHINE,
     NVLINK_DOMAIN,
     POOL,
@@ -170,6 +171,9 @@ def _pod_set(one: Object) -> PodSet:
             for t in one.get("tolerations") or ()
         ),
         confidential=selector.get(CONFIDENTIAL, "none") != "none",
+        min_count=one.get("minCount") or 0,
+        milli=one.get("deviceMilli") or 1000,
+        spread=one.get("spread") or "",
     )
 
 
@@ -181,9 +185,14 @@ def workload_state(
     placements: Iterable[tuple[str, str, int]],
     finished: bool,
     active: bool,
+    admitted_at: float = 0.0,
+    checkpointed_at: float = 0.0,
 ) -> WorkloadState:
-    """`placements`: what it holds now (see `holding`); the rest says where it is in its life."""
-    meta, spec = workload["metadata"], workload["spec"]
+    """`placements`: what it holds now (see `holding`); the rest says where it is in its life.
+
+    `admitted_at`: of an admission that is decided and not written yet; what is written wins.
+    """
+    meta, spec, status = workload["metadata"], workload["spec"], workload.get("status") or {}
     topology = spec.get("topology") or {}
     return WorkloadState(
         key=f"{meta['namespace']}/{meta['name']}",
@@ -200,7 +209,41 @@ def workload_state(
         required_topology=topology.get("required") or "",
         preferred_topology=topology.get("preferred") or "",
         jurisdictions=frozenset((spec.get("residency") or {}).get("jurisdictions") or ()),
+        admitted_at=seconds((status.get("admission") or {}).get("admittedAt")) or admitted_at,
+        checkpointed_at=checkpointed_at,
+        max_runtime=float(runtime_left(workload) or 0),
+        not_before=seconds((status.get("requeue") or {}).get("notBefore")),
+        checks_passed=checks_passed(workload),
+        preemptible=spec.get("preemptible", True),
+        flavors=tuple((one["type"], float(one.get("throughput", "1"))) for one in spec.get("accelerators") or ()),
     )
+
+
+def runtime_left(workload: Object) -> int | None:
+    """Seconds that it may still run from its (next) admission on, 0 when they are used up; None: no limit is set."""
+    limit = workload["spec"].get("maximumRuntimeSeconds")
+    if limit is None:
+        return None
+    return max(0, int(limit) - int((workload.get("status") or {}).get("pastRuntimeSeconds") or 0))
+
+
+def checks_passed(workload: Object) -> bool:
+    """Whether each admission check that its spec names is Ready."""
+    states = {one["name"]: one["state"] for one in (workload.get("status") or {}).get("admissionChecks") or ()}
+    return all(states.get(name) == "Ready" for name in workload["spec"].get("admissionChecks") or ())
+
+
+def last_checkpoint(objects: Iterable[Object]) -> float:
+    """When work was saved last, by the annotation on its Job or pods; 0 when none says so. What is no time is none."""
+    newest = 0.0
+    for one in objects:
+        text = (one["metadata"].get("annotations") or {}).get(LAST_CHECKPOINT)
+        if text:
+            try:
+                newest = max(newest, seconds(text))
+            except ValueError:
+                continue
+    return newest
 
 
 def bound_pod(pod: Object) -> BoundPod:

@@ -9,6 +9,7 @@ from crds.conditions import FINISHED, is_true
 from crds.labels import API_VERSION, MANAGED_BY, MANAGED_BY_VALUE, MANAGER_WORKLOADS, TENANT
 from operators.planning.job_shape import Shape, shape_of
 from operators.planning.ownership import governing_workload, owned_by_workload
+from operators.planning.queue_settings import SETTINGS
 from operators.runtime import Cluster, Key, Stores, Touches
 from operators.workloads.lifecycle import job_end
 from operators.workloads.namespaces import is_ready, tenant_of
@@ -50,7 +51,7 @@ class Queueing:
             return None
         shape = shape_of(job, self.limits.in_namespace(key[0]), {one["metadata"]["name"]: one for one in self.classes})
         wanted = request(job, tenant, shape, owned=owned_by_workload(job) is not None)
-        if workload is None or not _says(workload["spec"], wanted):
+        if workload is None or not _says(workload, wanted):
             body = manifest(job, name, tenant, wanted, workload)
             self.stores.observe(await self.cluster.apply(body, MANAGER_WORKLOADS))
         return None
@@ -64,6 +65,7 @@ def request(job: Object, tenant: str, shape: Shape, owned: bool) -> dict[str, An
         wanted["ref"] = {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "uid": meta["uid"]}
         wanted["priority"] = shape.priority
         wanted["keys"] = shape.keys
+        wanted.update(shape.settings)
     return wanted
 
 
@@ -91,8 +93,21 @@ def _is_settled(workload: Object) -> bool:
     return is_true(workload, FINISHED) or (workload.get("status") or {}).get("admission") is not None
 
 
-def _says(spec: Object, wanted: Mapping[str, Any]) -> bool:
-    return all((spec.get(field) or type(value)()) == value for field, value in wanted.items())
+def _says(workload: Object, wanted: Mapping[str, Any]) -> bool:
+    spec = workload["spec"]
+    if any((spec.get(field) or type(value)()) != value for field, value in wanted.items()):
+        return False
+    return not any(field in spec and field not in wanted for field in stated_before(workload) & set(SETTINGS))
+
+
+def stated_before(workload: Object) -> set[str]:
+    """The spec fields that this operator has applied (metadata.managedFields): those it may take back."""
+    fields: set[str] = set()
+    for entry in workload["metadata"].get("managedFields") or ():
+        if entry.get("manager") == MANAGER_WORKLOADS and not entry.get("subresource"):
+            stated = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+            fields |= {name[2:] for name in stated if name.startswith("f:")}
+    return fields
 
 
 def _job_of_workload(workload: Object) -> Iterable[Key]:
