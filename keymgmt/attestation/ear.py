@@ -11,6 +11,7 @@ from typing import Final
 
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
 SNP_POLICY_ID: Final = "urn:kekkai:appraisal:sev-snp:v1"
+NVIDIA_POLICY_ID: Final = "urn:kekkai:appraisal:nvidia:v1"
 
 
 def status(vector: Mapping[str, int]) -> str:
@@ -37,6 +38,24 @@ def snp_vector(*, debug: bool, measurement_known: bool) -> dict[str, int]:
         "file-system": 0,
         "hardware": 2,
         "runtime-opaque": 96 if debug else 2,
+        "storage-opaque": 0,
+        "sourced-data": 0,
+    }
+
+
+def device_vector(*, measurements_known: bool) -> dict[str, int]:
+    """The vector of a GPU or switch whose report was verified and appraised.
+
+    Without golden measurements nothing is said of its firmware, nor whether it can be debugged.
+    """
+    said = 2 if measurements_known else 0
+    return {
+        "instance-identity": 2,
+        "configuration": said,
+        "executables": said,
+        "file-system": 0,
+        "hardware": 2,
+        "runtime-opaque": said,
         "storage-opaque": 0,
         "sourced-data": 0,
     }

@@ -1,0 +1,227 @@
+"""A device's certificates and the way from its signing key to a pinned root.
+
+Five certificates with fixed roles: signing key (firmware, made anew with each firmware) ←
+device (boot ROM, one per chip) ← provisioner ← family identity ← root. All hold P-384 keys
+and are signed by ECDSA with SHA-384. The signing certificate carries a TCG DICE identity
+(2.23.133.5.4.1): the device's public key and the SHA-384 of the certified firmware.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
+
+from keymgmt.attestation.refusal import AttestationRefused, refuse
+
+MAX_CHAIN_BYTES: Final = 32 * 1024
+MAX_CERTIFICATES: Final = 5
+DICE_IDENTITY: Final = "2.23.133.5.4.1"
+
+Architecture = Literal["HOPPER", "BLACKWELL", "LS10"]
+# Beginning of the device certificate's common name → architecture; LS10 is the NVSwitch.
+_FAMILIES: Final[dict[str, Architecture]] = {"GH1": "HOPPER", "GB1": "BLACKWELL", "GB2": "BLACKWELL", "LS_10": "LS10"}
+SWITCHES: Final = frozenset({"LS10"})
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+# DICE CompositeDeviceID up to the digest: SEQUENCE { INTEGER 1, SPKI of a P-384 key,
+# SEQUENCE { OID sha384, OCTET STRING (48) } }; every length is fixed, so it is compared as bytes.
+_DICE_HEAD: Final = bytes.fromhex("3081ba020101")
+_DICE_TAIL: Final = bytes.fromhex("303d06096086480165030402020430")
+_SPKI_BYTES: Final = 120
+_KNOWN_CRITICAL = (x509.BasicConstraints, x509.KeyUsage)
+T = TypeVar("T", bound=x509.ExtensionType)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Certificate:
+    """A parsed P-384 certificate. Compared by identity; the same few recur with every device."""
+
+    x509: x509.Certificate
+    key: ec.EllipticCurvePublicKey
+    spki: bytes  # DER
+    common_name: str
+    authority: bool
+    signs: bool  # key usage digitalSignature
+    valid_from: datetime
+    valid_until: datetime
+
+    @property
+    def spki_sha256(self) -> str:
+        """SHA-256 of the public key (SubjectPublicKeyInfo), hex: how roots are pinned."""
+        return hashlib.sha256(self.spki).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChain:
+    """A chain whose signatures and roles were verified; who is pinned is not said here."""
+
+    certificates: tuple[Certificate, ...]  # signing key first, root last
+    architecture: Architecture
+    fwid: bytes | None  # 48 bytes; None for certificates without a DICE identity
+
+    @property
+    def leaf(self) -> Certificate:
+        return self.certificates[0]
+
+    @property
+    def device(self) -> Certificate:
+        """The chip's own certificate: the same whatever firmware runs."""
+        return self.certificates[1]
+
+    @property
+    def root(self) -> Certificate:
+        return self.certificates[-1]
+
+    @property
+    def ueid(self) -> str:
+        """The signing certificate's serial number in decimal, as NVIDIA's tools name a device."""
+        return str(self.leaf.x509.serial_number)
+
+    @property
+    def hwmodel(self) -> str:
+        """Such as "GH100 A01 GSP BROM"."""
+        return self.device.common_name
+
+    @property
+    def pdi(self) -> str:
+        """Permanent device identity, 16 hex digits: the low 8 bytes of the device certificate's serial number."""
+        return f"{self.device.x509.serial_number & (1 << 64) - 1:016x}"
+
+
+def split_chain(data: bytes) -> tuple[bytes, ...]:
+    """Certificates of a PEM bundle, as PEM, in order. Raises CertificateMalformed, CertificateMissing."""
+    if len(data) > MAX_CHAIN_BYTES:
+        raise refuse("CertificateMalformed", f"a chain of {len(data)} bytes is too large", where="certificate")
+    found = tuple(_PEM.findall(data))
+    if not found:
+        raise refuse("CertificateMissing", "the evidence holds no certificate", where="certificate")
+    if len(found) > MAX_CERTIFICATES:
+        raise refuse("CertificateChainTooLong", f"{len(found)} certificates, at most {MAX_CERTIFICATES}")
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def read_certificate(pem: bytes) -> Certificate:
+    """Parse one certificate (PEM) and check it against the profile. Raises CertificateMalformed."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        key, names = certificate.public_key(), certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        extensions, version = certificate.extensions, certificate.version
+        algorithm, der = certificate.signature_algorithm_oid, certificate.public_bytes(Encoding.DER)
+        inner = certificate.tbs_certificate_bytes
+        window = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        certificate.issuer.public_bytes()
+    except Exception:  # the parser is lazy and raises many kinds; each means the same here
+        raise _malformed("not a certificate") from None
+    if version is not x509.Version.v3 or len(names) != 1:
+        raise _malformed("not an X.509 v3 certificate with one common name")
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise _malformed("not a P-384 key")
+    outer = der[4 + len(inner) : 4 + len(inner) + 12]  # AlgorithmIdentifier; RFC 5280, 4.1.1.2
+    if algorithm != SignatureAlgorithmOID.ECDSA_WITH_SHA384 or outer not in inner:
+        raise _malformed("not signed by ECDSA with SHA-384 throughout")
+    if any(one.critical and not isinstance(one.value, _KNOWN_CRITICAL) for one in extensions):
+        raise _malformed("an unknown critical extension")
+    constraints = _extension(extensions, x509.BasicConstraints)
+    usage = _extension(extensions, x509.KeyUsage)
+    return Certificate(
+        certificate,
+        key,
+        key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        str(names[0].value),
+        authority=bool(constraints and constraints.ca and usage and usage.key_cert_sign),
+        signs=bool(
+            usage and usage.digital_signature and not usage.key_cert_sign and not (constraints and constraints.ca)
+        ),
+        valid_from=window[0],
+        valid_until=window[1],
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def build_chain(certificates: tuple[bytes, ...]) -> DeviceChain:
+    """Check a chain (PEM, signing key first) but for time and trust. Remembered: it depends on nothing else.
+
+    Raises CertificateMissing, CertificateUsageInvalid, CertificateChainInvalid,
+    FirmwareIdMismatch, DeviceUnsupported.
+    """
+    parsed = tuple(read_certificate(pem) for pem in certificates)
+    if len(parsed) < 2:
+        raise refuse("CertificateMissing", "there is no certificate of a device's signing key", where="certificate")
+    if not parsed[0].signs:
+        raise refuse(
+            "CertificateUsageInvalid", "the first certificate is not one of a signing key", where="certificate"
+        )
+    for child, parent in zip(parsed, (*parsed[1:], parsed[-1]), strict=True):
+        if not parent.authority:
+            raise refuse("CertificateUsageInvalid", f"{parent.common_name} may not issue certificates")
+        if child.x509.issuer != parent.x509.subject or not signed_by(child, parent):
+            raise refuse(
+                "CertificateChainInvalid",
+                f"{child.common_name} was not issued by {parent.common_name}",
+                where="certificate",
+                fix="send the whole chain, signing key first",
+            )
+    if len(parsed) != MAX_CERTIFICATES:
+        raise refuse("CertificateChainInvalid", f"{len(parsed)} certificates instead of {MAX_CERTIFICATES}")
+    architecture = next((of for prefix, of in _FAMILIES.items() if parsed[1].common_name.startswith(prefix)), None)
+    if architecture is None:
+        raise refuse("DeviceUnsupported", f"device {parsed[1].common_name!r} is not known", where="certificate")
+    return DeviceChain(parsed, architecture, _fwid(parsed[0], parsed[1]))
+
+
+@functools.lru_cache(maxsize=4096)
+def signed_by(child: Certificate, parent: Certificate) -> bool:
+    """Whether the parent's key made the child's signature; remembered per pair."""
+    try:
+        parent.key.verify(child.x509.signature, child.x509.tbs_certificate_bytes, ec.ECDSA(hashes.SHA384()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def check_validity(chain: DeviceChain, now: datetime) -> None:
+    """Raise CertificateNotYetValid or CertificateExpired unless all of the chain holds at `now`."""
+    for one in chain.certificates:
+        if now < one.valid_from:
+            raise refuse("CertificateNotYetValid", f"valid from {one.valid_from} on", where=one.common_name)
+        if now > one.valid_until:
+            raise refuse("CertificateExpired", f"valid until {one.valid_until}", where=one.common_name)
+
+
+def _fwid(leaf: Certificate, device: Certificate) -> bytes | None:
+    """The certified firmware. The identity names the device's key too, which must be the issuer's."""
+    try:
+        value = leaf.x509.extensions.get_extension_for_oid(x509.ObjectIdentifier(DICE_IDENTITY)).value
+    except x509.ExtensionNotFound:
+        return None
+    raw = value.value if isinstance(value, x509.UnrecognizedExtension) else b""
+    head = len(_DICE_HEAD)
+    key, tail = raw[head : head + _SPKI_BYTES], raw[head + _SPKI_BYTES : -48]
+    if not raw.startswith(_DICE_HEAD) or tail != _DICE_TAIL:
+        raise _malformed("the DICE identity is not of version 1 with a P-384 key and SHA-384")
+    if key != device.spki:
+        raise refuse("FirmwareIdMismatch", "the DICE identity names another device's key", where="certificate")
+    return raw[-48:]
+
+
+def _extension(extensions: x509.Extensions, kind: type[T]) -> T | None:
+    try:
+        return extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _malformed(what: str) -> AttestationRefused:
+    return refuse("CertificateMalformed", what, where="certificate")
