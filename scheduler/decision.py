@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from scheduler.explain.reasons import Reason
 
@@ -64,6 +65,30 @@ class Waiting:
     reasons: tuple[Reason, ...]
 
 
+class Reasons(Protocol):
+    """Why the pending workloads wait; worked out when asked for."""
+
+    def __iter__(self) -> Iterator[Waiting]: ...
+
+    def __len__(self) -> int: ...
+
+    def of(self, key: str) -> tuple[Reason, ...] | None:
+        """Of one workload; None when it does not wait."""
+
+
+class NobodyWaits:
+    """The reasons of nobody."""
+
+    def __iter__(self) -> Iterator[Waiting]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def of(self, key: str) -> tuple[Reason, ...] | None:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One cycle's decisions, in a deterministic order."""
@@ -72,7 +97,7 @@ class Plan:
     evictions: tuple[Eviction, ...] = ()
     machine_requests: tuple[MachineRequest, ...] = ()
     machine_removals: tuple[MachineRemoval, ...] = ()
-    waiting: tuple[Waiting, ...] = ()
+    waiting: Reasons = field(default_factory=NobodyWaits)
     idle: tuple[str, ...] = ()  # ready nodes without a use
     next_wake: float | None = None  # when time alone may change the plan, seconds since the epoch
 

@@ -13,6 +13,10 @@ POOL_AT_MAXIMUM = "PoolAtMaximum"
 TOPOLOGY_TOO_NARROW = "TopologyTooNarrow"
 MACHINES_COMING = "MachinesComing"
 NODE_LOST = "NodeLost"
+CHECK_PENDING = "CheckPending"
+PUT_BACK = "PutBack"
+NOT_ITS_TURN = "NotItsTurn"
+DRAINED = "TenantDrained"
 
 # Topology levels as people say them.
 _WORDS = {"nvlinkDomain": "nvlink domain", "rack": "rack", "block": "block", "zone": "zone", "site": "site"}
@@ -86,3 +90,23 @@ def machines_coming(pool: str, coming: int) -> Reason:
 
 def node_lost(node: str) -> Reason:
     return Reason(NODE_LOST, f"node {node} is gone", "")
+
+
+def check_pending() -> Reason:
+    return Reason(CHECK_PENDING, "an admission check has not passed yet", "see status.checks of the Workload")
+
+
+def put_back(until: str) -> Reason:
+    return Reason(PUT_BACK, f"it is put back until {until} after it failed to start", "")
+
+
+def not_its_turn(tenant: str) -> Reason:
+    return Reason(
+        NOT_ITS_TURN,
+        f"an older workload of tenant {tenant} goes first and cannot start yet",
+        "wait for it, or set spec.queueing of the Tenant to bestEffort",
+    )
+
+
+def drained(tenant: str) -> Reason:
+    return Reason(DRAINED, f"tenant {tenant} is being drained", "set spec.drain of the Tenant to false")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from scheduler.fleet.attributes import Attributes, Column
+from scheduler.fleet.backlog import Backlog
 from scheduler.fleet.shape import Shapes
 from scheduler.fleet.state import (
     BoundPod,
@@ -42,8 +43,10 @@ class Fleet:
         self.tainted_of_pool: dict[str, set[str]] = defaultdict(set)  # nodes that have taints
         self.pending: dict[str, WorkloadState] = {}
         self.shapes = Shapes()  # of the pending
+        self.backlog = Backlog()  # the pending in their lines
         self.holders: dict[str, set[str]] = defaultdict(set)  # node → workloads and pods with room on it
         self.homeless: set[str] = set()  # nodes that do not exist, with something still holding room on them
+        self.running_of: dict[str, set[str]] = defaultdict(set)  # tenant → its workloads that hold something
         self.usage: dict[tuple[str, str], int] = defaultdict(int)  # (tenant, accelerator) → devices
         self._machines_of_node: dict[str, set[str]] = defaultdict(set)
         self._ready: dict[str, tuple[list[str], Ints]] = {}  # pool → its ready nodes by name; made when asked for
@@ -158,13 +161,15 @@ class Fleet:
 
     def upsert_workload(self, workload: WorkloadState) -> None:
         """Take in a workload; what it holds replaces what it held."""
+        self._stop_running(workload.key)
         self.workloads[workload.key] = workload
+        if workload.admitted and not workload.finished:
+            self.running_of[workload.tenant].add(workload.key)
         if not workload.admitted and not workload.finished and workload.active:
             self.pending[workload.key] = workload
-            self.shapes.add(workload)
+            self.backlog.add(workload, self.shapes.add(workload))
         else:
-            self.pending.pop(workload.key, None)
-            self.shapes.drop(workload.key)
+            self._leave_queue(workload.key)
         requests = {pod_set.name: pod_set.requests for pod_set in workload.pod_sets}
         held = workload.placements if workload.admitted and not workload.finished else ()
         self._claim(
@@ -174,11 +179,23 @@ class Fleet:
 
     def remove_workload(self, key: str) -> None:
         """The workload is gone, and what it held is free."""
+        self._stop_running(key)
         self.workloads.pop(key, None)
-        self.pending.pop(key, None)
-        self.shapes.drop(key)
+        self._leave_queue(key)
         self._claim(key, [])
         self._uncharge(key)
+
+    def _stop_running(self, key: str) -> None:
+        known = self.workloads.get(key)
+        if known is not None and known.tenant in self.running_of:
+            self.running_of[known.tenant].discard(key)
+            if not self.running_of[known.tenant]:
+                del self.running_of[known.tenant]
+
+    def _leave_queue(self, key: str) -> None:
+        self.pending.pop(key, None)
+        self.backlog.drop(key)
+        self.shapes.drop(key)
 
     def upsert_pod(self, pod: BoundPod) -> None:
         """Take in a pod that others placed."""

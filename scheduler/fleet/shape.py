@@ -20,6 +20,7 @@ class Shape:
     required_topology: str
     preferred_topology: str
     jurisdictions: frozenset[str]
+    flavors: tuple[tuple[str, float], ...] = ()
 
 
 class Shapes:
@@ -32,17 +33,18 @@ class Shapes:
     def __getitem__(self, workload: str) -> Shape:
         return self._of[workload][1]
 
-    def add(self, workload: WorkloadState) -> None:
+    def add(self, workload: WorkloadState) -> Shape:
         """Note the shape of a workload, which may have changed."""
         key = _key(workload)
         known = self._of.get(workload.key)
         if known is not None:
             if known[0] == key:
-                return
+                return known[1]
             self.drop(workload.key)
         shape, users = self._users.setdefault(key, (_shape(workload), set()))
         users.add(workload.key)
         self._of[workload.key] = (key, shape)
+        return shape
 
     def drop(self, workload: str) -> None:
         """The workload does not wait any more."""
@@ -56,7 +58,13 @@ class Shapes:
 
 
 def _shape(workload: WorkloadState) -> Shape:
-    return Shape(workload.pod_sets, workload.required_topology, workload.preferred_topology, workload.jurisdictions)
+    return Shape(
+        workload.pod_sets,
+        workload.required_topology,
+        workload.preferred_topology,
+        workload.jurisdictions,
+        workload.flavors,
+    )
 
 
 def _key(workload: WorkloadState) -> Hashable:
@@ -68,7 +76,11 @@ def _key(workload: WorkloadState) -> Hashable:
             tuple(sorted(one.node_selector.items())),
             one.tolerations,
             one.confidential,
+            one.min_count,
+            one.milli,
+            one.spread,
         )
         for one in workload.pod_sets
     )
-    return sets, workload.required_topology, workload.preferred_topology, workload.jurisdictions
+    topology = workload.required_topology, workload.preferred_topology
+    return sets, topology, workload.jurisdictions, workload.flavors

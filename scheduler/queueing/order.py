@@ -1,93 +1,147 @@
 """Who is next: priority first, then the tenant with the smaller share, then age.
 
-An order is a generator over the pending workloads. It may read the usage as it stands
-when it is asked for the next one, since the plan counts each decision at once. Another
-order is another function with this signature.
+`Turns` walks the backlog of the fleet. What has become hopeless within a plan is closed,
+and is passed over from then on without a look at each of its workloads.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, KeysView, Set
 from heapq import heapify, heappop, heappush
+from typing import Protocol
 
-from crds.labels import ACCELERATOR
 from scheduler.fleet import Fleet, WorkloadState
+from scheduler.fleet.backlog import Entry, Lines
 from scheduler.fleet.shape import Shape
 
-Usage = Mapping[tuple[str, str], int]  # (tenant, accelerator) → devices
-Order = Callable[[Fleet, Usage], Iterator[WorkloadState]]
+Key = tuple[float, ...]
+_FIRST: Entry = (float("-inf"), "")
 
 
-def by_priority_then_age(fleet: Fleet, usage: Usage) -> Iterator[WorkloadState]:
-    """Higher priority first, then the older, then by name, so that the order is total."""
-    return iter(sorted(fleet.pending.values(), key=_rank))
+class Order(Protocol):
+    """How tenants compare. Smaller goes first; keys only grow as a plan gives things away."""
+
+    def floor(self, tenant: str) -> Key:
+        """A lower bound of `after` for any shape, cheap to have."""
+
+    def after(self, tenant: str, shape: Shape) -> Key:
+        """What the tenant's share would be with a workload of this shape."""
 
 
-def by_priority_then_share(fleet: Fleet, usage: Usage) -> Iterator[WorkloadState]:
-    """Higher priority first; among equals the tenant with the smallest share, with its oldest workload.
+class Openings(Protocol):
+    """What can still be done within a plan. Closed once, closed for all of it."""
 
-    Shares (see `Shares`) are taken as they stand after each decision, so that tenants
-    take turns until a pool is full instead of the first to come taking all.
+    @property
+    def any_live(self) -> bool:
+        """Whether any shape that was asked about is still live."""
+
+    def live(self, tenant: str, shapes: KeysView[Shape]) -> Set[Shape]:
+        """A set kept up to date: those of `shapes` in it have not been closed for all tenants of equal rights."""
+
+    def closed(self, tenant: str, shape: Shape) -> bool:
+        """Whether it was closed for this tenant alone."""
+
+    def turn(self, workload: WorkloadState) -> bool:
+        """Whether a parked workload may have its turn."""
+
+
+class ByAge:
+    """The older goes first, whosever it is."""
+
+    def floor(self, tenant: str) -> Key:
+        return ()
+
+    def after(self, tenant: str, shape: Shape) -> Key:
+        return ()
+
+
+class Turns:
+    """Yields the pending workloads that something may be done for, each once at most.
+
+    `strict`: tenants none of whose workloads may overtake one that is closed. Keys are
+    taken as they stand when somebody's turn comes: as they only grow, one that is out of
+    date is found when it is on top.
     """
-    shares = Shares(fleet, usage)
-    queues: dict[int, dict[str, deque[WorkloadState]]] = defaultdict(lambda: defaultdict(deque))
-    for workload in sorted(fleet.pending.values(), key=_rank):
-        queues[workload.priority][workload.tenant].append(workload)
-    for priority in sorted(queues, reverse=True):
-        waiting = queues[priority]
-        heap = [(*shares.after(queue[0]), queue[0].created_at, tenant) for tenant, queue in waiting.items()]
+
+    def __init__(self, fleet: Fleet, order: Order, openings: Openings, strict: Collection[str] = ()) -> None:
+        self._fleet, self._order, self._openings, self._strict = fleet, order, openings, strict
+
+    def __iter__(self) -> Iterator[WorkloadState]:
+        lines = self._fleet.backlog.lines
+        stopped: set[str] = set()  # strict tenants with a closed workload of higher priority
+        for priority in sorted(lines, reverse=True):
+            yield from self._within(lines[priority], stopped)
+
+    def _within(self, tenants: dict[str, Lines], stopped: set[str]) -> Iterator[WorkloadState]:
+        floor, live, after = self._order.floor, self._openings.live, self._order.after
+        heap: list[tuple[Key, Entry, str]] = []
+        for tenant, lines in tenants.items():
+            if lines.keys().isdisjoint(live(tenant, lines.keys())):
+                if tenant in self._strict:
+                    stopped.add(tenant)
+            elif tenant not in stopped:
+                heap.append((floor(tenant), _FIRST, tenant))
         heapify(heap)
-        while heap:
-            tenant = heappop(heap)[-1]
-            queue = waiting[tenant]
-            yield queue.popleft()
-            if queue:
-                # Only this tenant's usage has changed meanwhile: the other entries still hold.
-                heappush(heap, (*shares.after(queue[0]), queue[0].created_at, tenant))
+        cursors: dict[str, _Cursor] = {}
+        while heap and self._openings.any_live:
+            key, entry, tenant = heappop(heap)
+            cursor = cursors.get(tenant)
+            if cursor is None:
+                cursor = _Cursor(self._fleet, self._openings, tenant, tenants[tenant], tenant in self._strict)
+                cursors[tenant] = cursor
+            head = cursor.head()
+            if head is None:
+                if cursor.stopped:
+                    stopped.add(tenant)
+                continue
+            now = (after(tenant, head), cursor.entry(head), tenant)
+            if now[:2] != (key, entry) and heap and now > heap[0]:
+                heappush(heap, now)
+                continue
+            yield cursor.take(head)
+            heappush(heap, (floor(tenant), _FIRST, tenant))
 
 
-class Shares:
-    """How much of the cloud a tenant has, for its weight."""
+class _Cursor:
+    """Where a plan stands in the lines of one tenant and priority."""
 
-    def __init__(self, fleet: Fleet, usage: Usage) -> None:
-        self._fleet, self._usage = fleet, usage
-        self._wanted: dict[Shape, tuple[int, str]] = {}
-        self._total: dict[str, int] = defaultdict(int)
-        for pool in fleet.pools.values():
-            self._total[pool.accelerator] += pool.maximum * pool.per_node
+    def __init__(self, fleet: Fleet, openings: Openings, tenant: str, lines: Lines, strict: bool) -> None:
+        self.stopped = False
+        self._fleet, self._openings, self._tenant, self._lines, self._strict = fleet, openings, tenant, lines, strict
+        self._live = openings.live(tenant, lines.keys())
+        self._at = dict.fromkeys(lines if strict else [shape for shape in lines if shape in self._live], 0)
 
-    def after(self, workload: WorkloadState) -> tuple[float, float]:
-        """(what its tenant would borrow with this workload, what it uses now), each ÷ weight.
+    def head(self) -> Shape | None:
+        """The shape whose next workload is the tenant's oldest that may have its turn."""
+        best: Shape | None = None
+        for shape in list(self._at):
+            if not self._strict and self._is_closed(shape):
+                del self._at[shape]
+            elif self._has_next(shape) and (best is None or self.entry(shape) < self.entry(best)):
+                best = shape
+        if self._strict and best is not None and self._is_closed(best):
+            self.stopped = True
+        return None if self.stopped else best
 
-        Each is the largest part of any class's devices. What the workload would add counts
-        for the first, so that nobody begins to borrow while another is within its nominal
-        quota; where several classes would do, the one where it borrows least.
-        """
-        tenant = self._fleet.tenants.get(workload.tenant)
-        if tenant is None:
-            return 0.0, 0.0  # it is told that its tenant does not exist, and takes nothing
-        devices, chosen = self._wants(workload)
-        borrows = uses = 0.0
-        would = []
-        for accelerator, quota in tenant.quota.items():
-            used, total = self._usage.get((tenant.name, accelerator), 0), max(self._total.get(accelerator, 0), 1)
-            uses = max(uses, used / total)
-            borrows = max(borrows, (used - quota.nominal) / total)
-            if devices and chosen in {"", accelerator}:
-                would.append((used + devices - quota.nominal) / total)
-        return max(borrows, min(would, default=0.0), 0.0) / tenant.weight, uses / tenant.weight
+    def _is_closed(self, shape: Shape) -> bool:
+        return shape not in self._live or self._openings.closed(self._tenant, shape)
 
-    def _wants(self, workload: WorkloadState) -> tuple[int, str]:
-        """(devices, the class that it selects; empty when any will do)."""
-        shape = self._fleet.shapes[workload.key]
-        wanted = self._wanted.get(shape)
-        if wanted is None:
-            devices = sum(self._fleet.devices_of(one.requests) * one.count for one in shape.pod_sets)
-            classes = [one.node_selector[ACCELERATOR] for one in shape.pod_sets if ACCELERATOR in one.node_selector]
-            wanted = self._wanted[shape] = devices, classes[0] if classes else ""
-        return wanted
+    def _has_next(self, shape: Shape) -> bool:
+        line, at, parked = self._lines[shape], self._at[shape], self._fleet.backlog.parked
+        while at < len(line) and line[at][1] in parked and not self._openings.turn(self._fleet.workloads[line[at][1]]):
+            at += 1
+        if at == len(line):
+            del self._at[shape]
+            return False
+        self._at[shape] = at
+        return True
 
+    def entry(self, shape: Shape) -> Entry:
+        """The next workload of a shape that has one."""
+        return self._lines[shape][self._at[shape]]
 
-def _rank(workload: WorkloadState) -> tuple[int, float, str]:
-    return -workload.priority, workload.created_at, workload.key
+    def take(self, shape: Shape) -> WorkloadState:
+        """The next workload of the shape; the cursor goes past it."""
+        key = self.entry(shape)[1]
+        self._at[shape] += 1
+        return self._fleet.workloads[key]

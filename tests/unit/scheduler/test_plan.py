@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from scheduler import BoundPod, ClassQuota, Memory, PodSet, TenantState, Toleration, plan
 from scheduler.fleet import MachineState, Taint
-from scheduler.queueing.order import by_priority_then_age
+from scheduler.queueing.order import ByAge
 from tests.unit.scheduler.fleets import GPU, add_node, apply, fleet, job, node_of, pool, tenant
 
 
@@ -20,7 +20,7 @@ def test_a_gang_is_admitted_whole_on_few_nodes() -> None:
     assert sum(placed.count for placed in admission.placements) == 6
     assert len({placed.node for placed in admission.placements}) == 3
     assert admission.accelerator == "H200"
-    assert not decided.waiting
+    assert not list(decided.waiting)
 
 
 def test_a_gang_that_does_not_fit_whole_takes_nothing_and_grows_the_pool() -> None:
@@ -116,8 +116,8 @@ def test_tenants_take_turns_by_weight_whoever_came_first() -> None:
             made.upsert_workload(job(f"{owner}-{index}", devices=4, tenant=owner, created_at=at * 100.0 + index))
     decided, _ = plan(made, Memory(), 0.0)
     assert devices_admitted(decided) == {"first": 4, "second": 4, "heavy": 8}
-    by_age, _ = plan(made, Memory(), 0.0, by_priority_then_age)
-    assert devices_admitted(by_age) == {"first": 16}
+    oldest, _ = plan(made, Memory(), 0.0, lambda fleet, scratch: ByAge())
+    assert devices_admitted(oldest) == {"first": 16}
 
 
 def test_a_tenant_within_its_nominal_goes_before_one_that_borrows() -> None:
@@ -170,7 +170,7 @@ def test_rights_and_places_that_refuse_are_named() -> None:
     decided, _ = plan(made, Memory(), 0.0)
     assert {request.pool for request in decided.machine_requests} == {"snp"}
     made.upsert_tenant(tenant(jurisdictions=frozenset({"DE"})))
-    (reason,) = plan(made, Memory(), 0.0)[0].waiting[0].reasons
+    (reason,) = list(plan(made, Memory(), 0.0)[0].waiting)[0].reasons
     assert reason.code == "NoPoolFits"
     assert "abroad: stands in US, outside the tenant's residency" in reason.message
 
@@ -208,7 +208,7 @@ def test_selectors_tolerations_and_runtime_class() -> None:
     made.upsert_workload(job("tol", pod_sets=(tolerant,)))
     decided, _ = plan(made, Memory(), 0.0)
     assert {a.workload: a.pool for a in decided.admissions} == {"train/tee": "snp", "train/tol": "tainted"}
-    assert "has the taint team" in decided.waiting[0].reasons[0].message
+    assert "has the taint team" in list(decided.waiting)[0].reasons[0].message
 
 
 def test_pods_of_others_take_room() -> None:
@@ -360,7 +360,7 @@ def test_a_gang_of_two_shapes_is_placed_together_or_not_at_all() -> None:
     made.upsert_workload(job("two", pod_sets=(sets[0], replace(sets[1], count=3))))
     decided, _ = plan(made, Memory(), 0.0)
     assert decided.admissions == ()
-    (reason,) = decided.waiting[0].reasons
+    (reason,) = list(decided.waiting)[0].reasons
     assert "2 of 3 worker pods have room on 2 nodes" in reason.message
     assert "needs 1 more free node of h200" in reason.nearest
 

@@ -1,0 +1,129 @@
+"""Workload by workload in their order: admitted, waiting for machines, or closed for this plan."""
+
+from __future__ import annotations
+
+from collections.abc import KeysView, Set
+
+from scheduler.cycle.scratch import Scratch
+from scheduler.decision import Admission, Placed
+from scheduler.explain import reasons
+from scheduler.explain.reasons import Reason
+from scheduler.fleet import PoolState, TenantState, WorkloadState
+from scheduler.fleet.shape import Shape
+from scheduler.placement.ask import Ask
+from scheduler.placement.bestfit import Assignment
+from scheduler.placement.eligibility import Rights
+from scheduler.placement.pool_supply import PoolSupply
+from scheduler.queueing.quota import refuse
+
+_NOTHING: Set[Shape] = frozenset()
+
+
+class Admitting:
+    """The admissions of one plan."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self.scratch = scratch
+        self.admissions: list[Admission] = []
+        self.coming: dict[str, Reason] = {}  # workloads that hold room and quota until machines have come
+        self._closed_lines: set[tuple[str, Shape]] = set()  # by tenant: its quota is in the way
+        self._live: dict[Rights, set[Shape]] = {}
+        self._seen: dict[Rights, set[Shape]] = {}
+        self._alive = 0
+
+    # What is still open; see `scheduler.queueing.order.Openings`
+
+    @property
+    def any_live(self) -> bool:
+        return self._alive > 0
+
+    def live(self, name: str, shapes: KeysView[Shape]) -> Set[Shape]:
+        tenant = self.scratch.fleet.tenants.get(name)
+        if tenant is None or tenant.hold:
+            return _NOTHING
+        rights = self.scratch.rights(tenant)
+        live, seen = self._live.setdefault(rights, set()), self._seen.setdefault(rights, set())
+        if not shapes <= seen:
+            for shape in shapes - seen:
+                seen.add(shape)
+                if self._may_start(rights, shape):
+                    live.add(shape)
+                    self._alive += 1
+        return live
+
+    def closed(self, tenant: str, shape: Shape) -> bool:
+        return (tenant, shape) in self._closed_lines
+
+    def turn(self, workload: WorkloadState) -> bool:
+        return workload.checks_passed and workload.not_before <= self.scratch.now
+
+    def _may_start(self, rights: Rights, shape: Shape) -> bool:
+        pools, _ = self.scratch.pools_for(rights, shape)
+        ask = self.scratch.supply.ask(shape)
+        return ask is not None and any(self.scratch.may_have_room(pool, shape, ask) for pool in pools)
+
+    def _close(self, rights: Rights, shape: Shape) -> None:
+        if shape in self._live[rights]:
+            self._live[rights].discard(shape)
+            self._alive -= 1
+
+    def decide(self, workload: WorkloadState) -> None:
+        """Admit it, let it wait for machines, or close its shape."""
+        scratch = self.scratch
+        tenant, shape = scratch.fleet.tenants[workload.tenant], scratch.fleet.shapes[workload.key]
+        rights = scratch.rights(tenant)
+        pools, _ = scratch.pools_for(rights, shape)
+        ask = scratch.supply.ask(shape)
+        if ask is None or not pools:
+            self._close(rights, shape)
+            return
+        allowed = [pool for pool in pools if not self._refused(tenant, pool, ask)]
+        open_ = [pool for pool in allowed if not scratch.is_full(pool, shape)]
+        if self._start(workload, ask, open_) or self._wait_for_coming(workload, ask, open_):
+            return
+        best = scratch.cheapest_growth(open_, shape, ask)
+        if best is not None:
+            have = scratch.buy(best.pool, best.slots, f"for {workload.key}", workload.key)
+            placed = have.place(ask, len(have))
+            if placed is None:
+                raise AssertionError(f"{workload.key} does not fit where it fitted a moment ago")
+            self._hold(workload, ask, have, placed)
+        elif len(allowed) < len(pools):
+            self._closed_lines.add((tenant.name, shape))
+        else:
+            self._close(rights, shape)
+
+    def _refused(self, tenant: TenantState, pool: PoolState, ask: Ask) -> bool:
+        return refuse(tenant, pool.accelerator, ask.devices, self.scratch.usage) is not None
+
+    def _start(self, workload: WorkloadState, ask: Ask, pools: list[PoolState]) -> bool:
+        for pool in pools:
+            have = self.scratch.supply.pools[pool.name]
+            placed = have.place(ask, have.ready)
+            if placed is not None:
+                self._admit(workload, ask, have, placed)
+                return True
+        return False
+
+    def _wait_for_coming(self, workload: WorkloadState, ask: Ask, pools: list[PoolState]) -> bool:
+        for pool in pools:
+            have = self.scratch.supply.pools[pool.name]
+            placed = have.place(ask, len(have)) if len(have) > have.ready else None
+            if placed is not None:
+                self._hold(workload, ask, have, placed)
+                return True
+        return False
+
+    def _admit(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Assignment) -> None:
+        self.scratch.charge(workload.tenant, ask, have.pool)
+        placements = sorted(
+            Placed(workload.pod_sets[index].name, have.names[row], count) for index, row, count in placed
+        )
+        accelerator = have.pool.accelerator if ask.devices else ""
+        self.admissions.append(Admission(workload.key, accelerator, have.pool.name, tuple(placements)))
+
+    def _hold(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Assignment) -> None:
+        # Room and quota are held from here on, though it starts only when the machines have come.
+        self.scratch.charge(workload.tenant, ask, have.pool)
+        coming = {row for _, row, _ in placed if row >= have.ready}
+        self.coming[workload.key] = reasons.machines_coming(have.pool.name, len(coming))

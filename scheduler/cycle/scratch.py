@@ -1,0 +1,123 @@
+"""What one plan knows and has given away so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from scheduler.autoscale.growth import Growth, fresh_capacity, grow, rows_of
+from scheduler.autoscale.slots import FreeSlots
+from scheduler.decision import MachineRequest
+from scheduler.explain.reasons import Reason
+from scheduler.explain.room import no_room
+from scheduler.fleet import Fleet, PoolState, TenantState
+from scheduler.fleet.shape import Shape
+from scheduler.placement.ask import Ask
+from scheduler.placement.eligibility import Rights, pool_refuses, rights_of
+from scheduler.placement.pool_supply import PoolSupply
+from scheduler.placement.supply import Supply
+
+
+class Scratch:
+    """Supply and usage as they are after the decisions made so far. Room and quota only shrink within a plan."""
+
+    def __init__(self, fleet: Fleet, now: float) -> None:
+        self.fleet, self.now = fleet, now
+        self.supply = Supply(fleet)
+        self.usage = dict(fleet.usage)
+        self.machine_requests: list[MachineRequest] = []
+        self.by_price = sorted(fleet.pools.values(), key=lambda pool: (pool.price_micro, pool.name))
+        self._slots: dict[str, FreeSlots] = {}
+        self._rights: dict[str, Rights] = {}  # by tenant
+        self._candidates: dict[tuple[Rights, Shape], tuple[list[PoolState], dict[str, str]]] = {}
+        self._full: dict[tuple[str, Shape], Reason] = {}  # by pool and shape: no room, and none to be bought
+
+    def rights(self, tenant: TenantState) -> Rights:
+        """The tenant's rights; many tenants have the same."""
+        found = self._rights.get(tenant.name)
+        if found is None:
+            found = self._rights[tenant.name] = rights_of(tenant)
+        return found
+
+    def pools_for(self, rights: Rights, shape: Shape) -> tuple[list[PoolState], dict[str, str]]:
+        """(pools that may take it, the best value first; why not, for the others).
+
+        The best value is the lowest price of the work done: price ÷ throughput, where the
+        workload says how fast each class is for it. Worked out once for all equal tenants.
+        """
+        found = self._candidates.get((rights, shape))
+        if found is None:
+            refused = {pool.name: pool_refuses(pool, rights, shape) for pool in self.by_price}
+            pools = [pool for pool in self.by_price if not refused[pool.name]]
+            speed = dict(shape.flavors)
+            if speed:
+                for pool in pools:
+                    if pool.accelerator not in speed:
+                        refused[pool.name] = f"has {pool.accelerator}, which is none of the workload's accelerators"
+                pools = [pool for pool in pools if pool.accelerator in speed]
+                pools.sort(key=lambda pool: (pool.price_micro / speed[pool.accelerator], pool.name))
+            found = self._candidates[rights, shape] = (pools, {name: why for name, why in refused.items() if why})
+        return found
+
+    def charge(self, tenant: str, ask: Ask, pool: PoolState) -> None:
+        """Count the devices of an ask as used."""
+        if ask.devices:
+            share = (tenant, pool.accelerator)
+            self.usage[share] = self.usage.get(share, 0) + ask.devices
+
+    # Room, now and to be bought
+
+    def may_have_room(self, pool: PoolState, shape: Shape, ask: Ask) -> bool:
+        """False when the shape surely finds no room in the pool any more in this plan; cheap, and remembered."""
+        if (pool.name, shape) in self._full:
+            return False
+        have = self.supply.pools[pool.name]
+        if len(self.slots_of(pool)):
+            return True
+        return all(
+            int(np.minimum(have.room(pod), pod.count).sum()) >= (pod.pod_set.min_count or pod.count) for pod in ask.pods
+        )
+
+    def full(self, pool: PoolState, shape: Shape, ask: Ask) -> Reason:
+        """Why the shape finds no room in the pool. Only for a pool where it does not."""
+        known = self._full.get((pool.name, shape))
+        if known is None:
+            vector = self.supply.node_vector(pool)
+            known = no_room(self.supply.pools[pool.name], ask, fresh_capacity(vector, ask))
+            self._full[pool.name, shape] = known
+        return known
+
+    def is_full(self, pool: PoolState, shape: Shape) -> bool:
+        """Whether it was found full for this shape."""
+        return (pool.name, shape) in self._full
+
+    def cheapest_growth(self, pools: Sequence[PoolState], shape: Shape, ask: Ask) -> Growth | None:
+        """The growth that costs least; None, with the pools noted as full, when none will do."""
+        options: list[Growth] = []
+        for pool in pools:
+            option = grow(self.supply.pools[pool.name], self.slots_of(pool), self.supply.node_vector(pool), ask)
+            if option is not None:
+                options.append(option)
+            else:
+                self.full(pool, shape, ask)
+        return min(options, key=lambda one: (one.cost_micro, len(one.slots), one.pool.name), default=None)
+
+    def slots_of(self, pool: PoolState) -> FreeSlots:
+        """The slots where machines may still be asked for."""
+        if pool.name not in self._slots:
+            self._slots[pool.name] = FreeSlots(self.fleet, pool)
+        return self._slots[pool.name]
+
+    def buy(self, pool: PoolState, slots: Sequence[int], why: str, workload: str = "") -> PoolSupply:
+        """Ask for machines, whose room is there from now on."""
+        have = self.supply.pools[pool.name]
+        rows = rows_of(pool, slots)
+        have.add(rows, np.tile(self.supply.node_vector(pool), (len(rows), 1)))
+        self.slots_of(pool).take(slots)
+        for row in rows:
+            where = row.domains
+            self.machine_requests.append(
+                MachineRequest(pool.name, row.name, where["block"], where["rack"], where["nvlinkDomain"], why, workload)
+            )
+        return have

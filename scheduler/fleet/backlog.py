@@ -1,0 +1,67 @@
+"""The pending workloads by priority, tenant and shape, each line in order of age.
+
+A plan walks it without sorting anything: what it costs follows from what it looks at,
+not from how much waits.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from typing import NamedTuple
+
+from scheduler.fleet.shape import Shape
+from scheduler.fleet.state import WorkloadState
+
+Entry = tuple[float, str]  # (created at, workload)
+Lines = dict[Shape, list[Entry]]
+
+
+class _Place(NamedTuple):
+    priority: int
+    tenant: str
+    shape: Shape
+    entry: Entry
+
+
+class Backlog:
+    """`lines[priority][tenant][shape]`: entries, the oldest first. Empty levels do not exist."""
+
+    def __init__(self) -> None:
+        self.lines: dict[int, dict[str, Lines]] = {}
+        self.parked: set[str] = set()  # may have to wait for a time or a check before their turn
+        self._places: dict[str, _Place] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, workload: WorkloadState, shape: Shape) -> None:
+        """Take in a workload that waits, or what it is now. O(log n) in its line."""
+        place = _Place(workload.priority, workload.tenant, shape, (workload.created_at, workload.key))
+        if self._places.get(workload.key) != place:
+            self.drop(workload.key)
+            self._places[workload.key] = place
+            insort(
+                self.lines.setdefault(place.priority, {}).setdefault(place.tenant, {}).setdefault(shape, []),
+                place.entry,
+            )
+        if workload.not_before or not workload.checks_passed:
+            self.parked.add(workload.key)
+        else:
+            self.parked.discard(workload.key)
+
+    def drop(self, key: str) -> None:
+        """It does not wait any more."""
+        place = self._places.pop(key, None)
+        if place is None:
+            return
+        self.parked.discard(key)
+        tenants = self.lines[place.priority]
+        lines = tenants[place.tenant]
+        line = lines[place.shape]
+        del line[bisect_left(line, place.entry)]
+        if not line:
+            del lines[place.shape]
+            if not lines:
+                del tenants[place.tenant]
+                if not tenants:
+                    del self.lines[place.priority]
