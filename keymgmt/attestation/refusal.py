@@ -66,7 +66,7 @@ REASONS: Final[dict[str, str]] = {
     "DeviceCountExceeded": "more devices are presented than one request may have",
     "TopologyMismatch": "the devices do not state the links that devices of one machine have",
     # TPM quotes.
-    "QuoteMalformed": "the TPM quote is not a TPMS_ATTEST of type quote, or exceeds its bounds",
+    "QuoteMalformed": "the quote (TPMS_ATTEST or DCAP) is not of its stated layout, or exceeds its bounds",
     "QuoteSignatureUnsupported": "the quote's signature scheme is not RSASSA, RSAPSS or ECDSA with SHA-2",
     "QuoteKeyMissing": "the runtime data holds no attestation key HCLAkPub that can be used",
     "PcrDigestMismatch": "the PCR values sent are not those that the quote vouches for",
@@ -77,7 +77,6 @@ REASONS: Final[dict[str, str]] = {
     "EventLogAlgorithmUnsupported": "the event log lacks digests of the algorithm that is needed",
     "EventLogMismatch": "replaying the event log does not give the measured register",
     # Intel TDX and SGX.
-    "QuoteMalformed": "the quote is not of the layout that its version states, or carries bytes that nothing signs",
     "QuoteVersionUnsupported": "the quote's version is not 3, 4 or 5",
     "TeeMismatch": "the evidence is of another TEE than the session was opened for",
     "QuotingEnclaveInvalid": "the quoting enclave's report or identity does not verify",
@@ -102,12 +101,11 @@ REASONS: Final[dict[str, str]] = {
     "CollateralRolledBack": "the collateral's evaluation number or issue time is behind the least accepted",
     "CrlExpired": "a revocation list's next update was due before the time of verification",
     # AWS Nitro.
-    "DocumentMalformed": "the attestation document is not the COSE_Sign1 or map that AWS describes, or exceeds its bounds",
+    "DocumentMalformed": "the document is not the COSE_Sign1 and map that AWS describes, or exceeds its bounds",
     "DocumentTooOld": "the document was made longer ago than the policy accepts",
     "DocumentFromFuture": "the document was made after the time of verification",
     "PublicKeyMismatch": "the document's public_key is not the expected key",
     "UserDataMismatch": "the document's user_data is not what was expected",
-    "PcrNotAllowed": "a platform configuration register is not one of those accepted",
     "InitDataUnsupported": "this TEE has no field that binds init data to the launch",
 }
 
