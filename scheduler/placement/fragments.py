@@ -74,32 +74,38 @@ class Worth:
         # Sorted by size: pods that ask for equally much of a device fit on the same devices.
         pods = sorted(((s, part) for s, part in mix.items() if s.devices), key=lambda pod: pod[0].milli)
         self._gamma, self._reach = gamma, reach
-        self._part = np.array([part for _, part in pods])
+        part = np.array([part for _, part in pods])
         self._cpu = np.array([max(s.cpu, 1) for s, _ in pods], dtype=np.float64)
         self._memory = np.array([max(s.memory, 1) for s, _ in pods], dtype=np.float64)
         self._devices = np.array([s.devices for s, _ in pods], dtype=np.int64)
         milli = np.array([s.milli for s, _ in pods], dtype=np.int64)
         self._asked = (self._devices * milli).astype(np.float64)
         suits = np.array([[not s.kinds or kind in s.kinds for s, _ in pods] for kind in kinds], dtype=np.bool_)
-        self._suits = suits.reshape(len(kinds), len(pods))
-        self._sizes, self._starts, self._size_of = np.unique(milli, return_index=True, return_inverse=True)
+        self._part = suits.reshape(len(kinds), len(pods)) * part  # by kind and pod
+        sizes, self._starts, self._size_of = np.unique(milli, return_index=True, return_inverse=True)
+        self._bins = sizes.size + 1
         # Free milli-devices → how many of the sizes fit.
-        self._fitting = np.searchsorted(self._sizes, np.arange(MILLI + 1), side="right")
+        self._fitting = np.searchsorted(sizes, np.arange(MILLI + 1), side="right")
 
     def of(self, cpu: Ints, memory: Ints, free: Ints, kind: Ints) -> Floats:
         """Value of each node, in milli-devices. Shapes: (n,), (n,), (n, devices), (n,) → (n,)."""
-        if self._sizes.size == 0:
-            return np.zeros(cpu.size)
-        fits = free[:, :, None] >= self._sizes
-        most = np.minimum(np.floor(cpu[:, None] / self._cpu), np.floor(memory[:, None] / self._memory))
-        enough = fits.sum(axis=1)[:, self._size_of] >= self._devices
-        weight = np.where((most >= 1) & enough & self._suits[kind], self._part, 0.0)
+        nodes, bins = cpu.size, self._bins
+        if bins == 1:
+            return np.zeros(nodes)
+        # Devices of a node that take equally many sizes are one: their number and their free milli-devices by bin.
+        at = (self._fitting[free] + bins * np.arange(nodes)[:, None]).ravel()
+        number = np.bincount(at, minlength=nodes * bins).reshape(nodes, bins)
+        room = np.bincount(at, weights=free.ravel(), minlength=nodes * bins).reshape(nodes, bins)
+        most = np.floor(np.minimum(cpu[:, None] / self._cpu, memory[:, None] / self._memory))
+        weight = self._part[kind]
+        weight *= most >= 1
+        weight *= number[:, :0:-1].cumsum(axis=1)[:, ::-1].take(self._size_of, axis=1) >= self._devices
         if self._reach:
-            usable = (fits * free[:, :, None]).sum(axis=1)[:, self._size_of]
-            weight *= np.minimum(1.0, most * self._asked / np.maximum(usable, 1))
-        # Over the sizes up to each: first by size, then summed up; column 0 is for devices that take nothing.
-        upto = np.zeros((cpu.size, self._sizes.size + 1))
-        np.cumsum(np.add.reduceat(weight, self._starts, axis=1), axis=1, out=upto[:, 1:])
-        part = np.take_along_axis(upto, self._fitting[free], axis=1)
-        worth: Floats = (free * part**self._gamma).sum(axis=1)
+            usable = room[:, :0:-1].cumsum(axis=1)[:, ::-1].take(self._size_of, axis=1)
+            most *= self._asked
+            most /= np.maximum(usable, 1)
+            weight *= np.minimum(most, 1.0)
+        # Over the sizes up to each: what a device of that bin can take.
+        part = np.add.reduceat(weight, self._starts, axis=1).cumsum(axis=1)
+        worth: Floats = (room[:, 1:] * part**self._gamma).sum(axis=1)
         return worth

@@ -1,9 +1,7 @@
-"""Places pods one by one on nodes × devices, where the free devices lose the least worth.
+"""Places pods one by one on nodes × devices by `scoring`, where whole devices and shares may meet on a node.
 
-For each shape the loss on every node is kept, and worked out anew only for nodes that
-were touched since the shape was last looked at. Rule for ties: losses are compared in
-millionths of a milli-device; then the node with the least free devices, then the first
-row; on a node, the first device.
+For each shape the score of every node is kept, and worked out anew only for nodes that
+were touched since the shape was last looked at.
 """
 
 from __future__ import annotations
@@ -13,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.placement.fragments import MILLI, Floats, Ints, PodShape, Worth
-
-_NEVER = np.inf
+from scheduler.placement.fragments import MILLI, Ints, PodShape, Worth
+from scheduler.placement.scoring import NEVER, States, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +24,8 @@ class Spot:
 
 
 @dataclass(slots=True)
-class _Losses:
-    loss: Floats  # what each node would lose; infinite where the pod does not fit
+class _Scores:
+    score: Ints
     device: Ints  # the device of a share
     seen: int  # true up to this position of the log
 
@@ -45,27 +42,23 @@ class Packer:
         self._kinds = list(kinds)
         self._kind = np.array([self._kinds.index(one) for one in kind], dtype=np.int64)
         self._worth = worth
-        self._losses: dict[PodShape, _Losses] = {}
+        self._scores: dict[PodShape, _Scores] = {}
         self._log: list[int] = []
-        self._now = worth.of(self.cpu, self.memory, self.free, self._kind)
 
     def learn(self, worth: Worth) -> None:
         """Go by another mix from now on."""
         self._worth = worth
-        self._losses.clear()
+        self._scores.clear()
         self._log.clear()
-        self._now = worth.of(self.cpu, self.memory, self.free, self._kind)
 
     def place(self, shape: PodShape) -> Spot | None:
         """Take the room for one pod; None when it fits nowhere."""
-        losses = self._look(shape)
-        least = losses.loss.min(initial=_NEVER)
-        if least == _NEVER:
+        scores = self._look(shape)
+        row = int(scores.score.argmin()) if scores.score.size else -1
+        if row < 0 or scores.score[row] == NEVER:
             return None
-        ties = np.flatnonzero(losses.loss == least)
-        row = int(ties[np.argmin(self.free[ties].sum(axis=1))]) if ties.size > 1 else int(ties[0])
         if 0 < shape.milli < MILLI:
-            devices: tuple[int, ...] = (int(losses.device[row]),)
+            devices: tuple[int, ...] = (int(scores.device[row]),)
         else:
             devices = tuple(np.flatnonzero(self.free[row] == MILLI)[: shape.devices].tolist())
         spot = Spot(row, devices)
@@ -77,62 +70,31 @@ class Packer:
         self._change(shape, spot, 1)
 
     def _change(self, shape: PodShape, spot: Spot, sign: int) -> None:
-        row = spot.row
-        self.cpu[row] += sign * shape.cpu
-        self.memory[row] += sign * shape.memory
-        self.free[row, list(spot.devices)] += sign * shape.milli
-        one = slice(row, row + 1)
-        self._now[row] = self._worth.of(self.cpu[one], self.memory[one], self.free[one], self._kind[one])[0]
-        self._log.append(row)
+        self.cpu[spot.row] += sign * shape.cpu
+        self.memory[spot.row] += sign * shape.memory
+        self.free[spot.row, list(spot.devices)] += sign * shape.milli
+        self._log.append(spot.row)
 
-    def _look(self, shape: PodShape) -> _Losses:
+    def _look(self, shape: PodShape) -> _Scores:
         end = len(self._log)
-        losses = self._losses.get(shape)
-        if losses is None:
-            nodes = self.cpu.size
-            losses = self._losses[shape] = _Losses(np.full(nodes, _NEVER), np.zeros(nodes, dtype=np.int64), end)
-            self._renew(shape, losses, np.arange(nodes))
-        elif losses.seen < end:
-            self._renew(shape, losses, np.unique(np.array(self._log[losses.seen :], dtype=np.int64)))
-        losses.seen = end
-        return losses
+        scores = self._scores.get(shape)
+        if scores is None:
+            rows = np.arange(self.cpu.size)
+            scores = self._scores[shape] = _Scores(np.zeros_like(rows), np.zeros_like(rows), end)
+        elif scores.seen < end:
+            rows = np.array(list(set(self._log[scores.seen :])), dtype=np.int64)
+        else:
+            return scores
+        states = States(self.cpu[rows], self.memory[rows], self.free[rows], self._kind[rows])
+        scores.score[rows], scores.device[rows] = score(self._worth, shape, states, self._caps(shape, states))
+        scores.seen = end
+        return scores
 
-    def _renew(self, shape: PodShape, losses: _Losses, rows: Ints) -> None:
-        losses.loss[rows] = _NEVER
-        fits = (self.cpu[rows] >= shape.cpu) & (self.memory[rows] >= shape.memory)
+    def _caps(self, shape: PodShape, states: States) -> Ints:
+        """How many pods of the shape fit."""
+        caps = np.minimum(states.cpu // max(shape.cpu, 1), states.memory // max(shape.memory, 1))
+        if shape.devices:
+            np.minimum(caps, (states.milli // shape.milli).sum(axis=1) // shape.devices, out=caps)
         if shape.kinds:
-            suits = np.array([kind in shape.kinds for kind in self._kinds])
-            fits &= suits[self._kind[rows]]
-        if shape.devices:
-            fits &= (self.free[rows] >= shape.milli).sum(axis=1) >= shape.devices
-        rows = rows[fits]
-        if rows.size == 0:
-            return
-        if 0 < shape.milli < MILLI:
-            self._renew_share(shape, losses, rows)
-            return
-        after = self.free[rows]
-        if shape.devices:
-            whole = after == MILLI
-            after[whole & (np.cumsum(whole, axis=1) <= shape.devices)] = 0
-        losses.loss[rows] = self._loss(shape, rows, after)
-
-    def _renew_share(self, shape: PodShape, losses: _Losses, rows: Ints) -> None:
-        # Every device with room is tried, those alike on a node once.
-        before = self.free[rows]
-        tried = before >= shape.milli
-        for one in range(1, before.shape[1]):
-            tried[:, one] &= (before[:, :one] != before[:, one : one + 1]).all(axis=1)
-        at, device = np.nonzero(tried)
-        after = before[at]
-        after[np.arange(at.size), device] -= shape.milli
-        loss = self._loss(shape, rows[at], after)
-        order = np.lexsort((device, loss, at))
-        first = order[np.unique(at[order], return_index=True)[1]]
-        losses.loss[rows] = loss[first]
-        losses.device[rows] = device[first]
-
-    def _loss(self, shape: PodShape, rows: Ints, after: Ints) -> Floats:
-        worth = self._worth.of(self.cpu[rows] - shape.cpu, self.memory[rows] - shape.memory, after, self._kind[rows])
-        loss: Floats = np.round(self._now[rows] - worth, 6)
-        return loss
+            caps *= np.array([kind in shape.kinds for kind in self._kinds])[states.kind]
+        return caps

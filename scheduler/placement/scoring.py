@@ -1,0 +1,85 @@
+"""Which node a pod goes to: the one whose free devices lose the least worth.
+
+A score is one integer a node, the lowest wins. It orders nodes by, in this order:
+
+1. the worth that is lost (`fragments.Worth`), in ten-thousandths of a milli-device;
+2. free milli-devices, the fewest first;
+3. how many pods of this shape the node could take, the fewest first (best fit);
+
+and ties go to the first row. Of a node's devices a share goes to the one that loses the
+least worth, then to the first. Nothing else decides, so that neither the order of a dict
+nor that of a set can change a placement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scheduler.placement.fragments import MILLI, Ints, PodShape, Worth
+
+NEVER = int(np.iinfo(np.int64).max)  # the score of a node where the pod does not fit
+_STEPS = 10_000.0  # of a milli-device
+_DEVICES = 1 << 16  # more than a node's milli-devices
+_CAPS = 1 << 13  # room for more pods than this is not told apart
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What nodes have free. Shapes: (n,), (n,), (n, devices), (n,).
+
+    `milli`: free milli-devices of each device; `kind`: the accelerator class by the codes of the `Worth`.
+    """
+
+    cpu: Ints
+    memory: Ints
+    milli: Ints
+    kind: Ints
+
+
+def score(worth: Worth, shape: PodShape, states: States, caps: Ints) -> tuple[Ints, Ints]:
+    """(score of each node, the device that a share goes to). Shapes: (n,), (n,).
+
+    `caps`: how many such pods fit on each node, 0 where none does; such nodes score NEVER.
+    """
+    scores = np.full(caps.size, NEVER, dtype=np.int64)
+    device = np.zeros(caps.size, dtype=np.int64)
+    rows = np.flatnonzero(caps)
+    if rows.size == 0:
+        return scores, device
+    cpu, memory, milli, kind = states.cpu[rows], states.memory[rows], states.milli[rows], states.kind[rows]
+    if 0 < shape.milli < MILLI:
+        at, which = _distinct(milli, shape.milli)
+        after = milli[at]
+        after[np.arange(at.size), which] -= shape.milli
+    else:
+        at, which = np.arange(rows.size), None
+        after = milli.copy()
+        if shape.devices:
+            whole = milli == MILLI
+            after[whole & (whole.cumsum(axis=1) <= shape.devices)] = 0
+    value = worth.of(
+        np.concatenate([cpu, cpu[at] - shape.cpu]),
+        np.concatenate([memory, memory[at] - shape.memory]),
+        np.concatenate([milli, after]),
+        np.concatenate([kind, kind[at]]),
+    )
+    loss = np.rint((value[at] - value[rows.size :]) * _STEPS).astype(np.int64)
+    if which is not None:
+        table = np.full(milli.shape, NEVER, dtype=np.int64)
+        table[at, which] = loss
+        chosen = table.argmin(axis=1)
+        loss = table[np.arange(rows.size), chosen]
+        device[rows] = chosen
+    scores[rows] = (loss * _DEVICES + milli.sum(axis=1)) * _CAPS + np.minimum(caps[rows], _CAPS - 1)
+    return scores, device
+
+
+def _distinct(milli: Ints, share: int) -> tuple[Ints, Ints]:
+    """(node, device) of all devices with room for the share; of a node's devices that are alike only the first."""
+    devices = milli.shape[1]
+    alike = milli[:, :, None] == milli[:, None, :]
+    alike &= np.tri(devices, k=-1, dtype=np.bool_)
+    at, which = np.nonzero((milli >= share) & ~alike.any(axis=2))
+    return at, which
