@@ -19,7 +19,15 @@ from operators.planning.decisions import Admitted
 from operators.planning.fleet_objects import has_ended, is_going, pod_sets
 from operators.planning.holding import admitted_slots, held, pinned_node
 from operators.planning.job_shape import Shape
+from operators.planning.outlook import (
+    MAXIMUM_RUNTIME_EXCEEDED,
+    PODS_READY_TIMEOUT,
+    check_to_stop,
+    next_requeue,
+    shut_out,
+)
 from operators.workloads.pinning import Pin, assign, larger_than_admitted
+from operators.workloads.time_limits import RECOVERING, next_look, overdue, ran_for
 from scheduler import Reason
 
 Object = Mapping[str, Any]
@@ -60,6 +68,7 @@ class Outcome:
     bury: tuple[Object, ...] = ()  # pods on nodes that do not exist: no kubelet will end them
     event: Reason | None = None
     warning: bool = False
+    again: float | None = None  # seconds after which time alone may change something
 
 
 @dataclass(slots=True)
@@ -70,11 +79,16 @@ class _Status:
     conditions: list[dict[str, Any]] = field(default_factory=list)
     admission: Mapping[str, Any] | None = None
     reasons: list[dict[str, str]] = field(default_factory=list)
+    requeue: Mapping[str, Any] | None = None
+    past_runtime: int | None = None
+    position: int | None = None
 
     def __post_init__(self) -> None:
         status = self.view.workload.get("status") or {}
         self.conditions = [dict(one) for one in status.get("conditions") or ()]
         self.admission = status.get("admission")
+        self.requeue = status.get("requeue")
+        self.past_runtime = status.get("pastRuntimeSeconds")
 
     def set(self, kind: str, value: bool | None, reason: str, message: str = "") -> None:
         generation = self.view.workload["metadata"].get("generation", 0)
@@ -97,7 +111,8 @@ class _Status:
             out["admission"] = dict(self.admission)
         if self.reasons:
             out["reasons"] = self.reasons
-        return out
+        rest = {"requeue": self.requeue, "pastRuntimeSeconds": self.past_runtime, "position": self.position}
+        return out | {name: value for name, value in rest.items() if value is not None}
 
 
 def decide(view: View) -> Outcome:
@@ -143,7 +158,8 @@ def blockers(view: View) -> tuple[Reason, ...]:
         return (Reason(NAMESPACE_NOT_READY, message, "see the Tenant's conditions"),)
     if view.shape.refusal is not None:
         return (view.shape.refusal,)
-    return ()
+    out = shut_out(view.workload)
+    return (out,) if out is not None else ()
 
 
 def holds_good(view: View, decision: Admitted) -> bool:
@@ -165,7 +181,7 @@ def stop_reason(view: View) -> Reason | None:
         return view.eviction
     if view.job["spec"].get("suspend") and not _same_pods(view):
         return Reason(PODS_CHANGED, "its pods are not those that were admitted", "it is queued again")
-    return None
+    return check_to_stop(view.workload) or overdue(view.workload, view.now)
 
 
 def _same_pods(view: View) -> bool:
@@ -173,10 +189,13 @@ def _same_pods(view: View) -> bool:
     if view.shape.refusal is not None:
         return view.shape.refusal.code == "NothingToRun"
     now, then = view.shape.pod_sets, view.workload["spec"].get("podSets") or []
-    admitted = sum(admitted_slots(view.workload).values())
-    return [{**one, "count": 0} for one in now] == [{**one, "count": 0} for one in then] and (
-        sum(one["count"] for one in now) <= admitted
+    return [_but_for_counts(one) for one in now] == [_but_for_counts(one) for one in then] and all(
+        one["count"] <= before["count"] for one, before in zip(now, then, strict=True)
     )
+
+
+def _but_for_counts(pod_set: Object) -> dict[str, Any]:
+    return {name: value for name, value in pod_set.items() if name not in {"count", "minCount"}}
 
 
 def _finish(view: View, succeeded: bool, reason: str, message: str) -> Outcome:
@@ -221,9 +240,21 @@ def _run(view: View) -> Outcome:
         message = f"{message}; {left} more pods than were admitted stay gated"
     for kind in (ADMITTED, FINISHED, EVICTED):
         status.keep(kind)
+    if ready:
+        status.requeue = None  # it has come up: the next failure is a first one
+    elif _was_ready(view.workload) and why == "Starting":
+        why, message = RECOVERING, "its pods were ready and are not any more"
     status.set(PODS_READY, ready, why, message)
     status.set(READY, ready, why, message)
-    return Outcome(status.wire(), suspend=False, pins=pins)
+    wire = status.wire()
+    again = next_look({**view.workload, "status": wire}, view.now)
+    return Outcome(wire, suspend=False, pins=pins, again=again)
+
+
+def _was_ready(workload: Object) -> bool:
+    """Whether its pods were ready in this run: they are now, or are written as recovering."""
+    before = find((workload.get("status") or {}).get("conditions"), PODS_READY)
+    return before is not None and (before["status"] == "True" or before["reason"] == RECOVERING)
 
 
 def pods_ready(job: Object, admitted: int) -> tuple[bool, str, str]:
@@ -242,6 +273,12 @@ def _evict(view: View, why: Reason) -> Outcome:
     status.set(EVICTED, True, why.code, why.message)
     status.set(PODS_READY, False, EVICTED, why.message)
     status.set(READY, False, EVICTED, why.message)
+    if why.code == PODS_READY_TIMEOUT:
+        status.requeue = next_requeue(view.workload, view.now)
+    if view.workload["spec"].get("maximumRuntimeSeconds") is not None:
+        over = why.code == MAXIMUM_RUNTIME_EXCEEDED
+        ran = int(status.past_runtime or 0) + ran_for(view.workload, view.now)
+        status.past_runtime = max(ran, view.workload["spec"]["maximumRuntimeSeconds"]) if over else ran
     return Outcome(status.wire(), suspend=True, bury=_unended(view), event=why, warning=True)
 
 
@@ -271,6 +308,8 @@ def _wait(view: View) -> Outcome:
     status.keep(FINISHED)
     status.keep(EVICTED)
     status.set(READY, False, first.code, first.message)
+    if first.code == INACTIVE:
+        status.requeue, status.past_runtime = None, None  # who makes it active again starts the counts anew
     before = find((view.workload.get("status") or {}).get("conditions"), ADMITTED)
     changed = before is None or before["reason"] != first.code
     quiet = first.code in {QUEUED, JOB_MISSING}

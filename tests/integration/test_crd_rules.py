@@ -188,6 +188,36 @@ CASES = [
         {"topology": {"required": "rack", "preferred": "rack"}},
         {"topology": {"required": "rack"}},
     ),
+    Case(
+        "Workload",
+        "spec.podSets[].minCount must",
+        {"podSets": [{"name": "main", "count": 2, "minCount": 3}]},
+        {"podSets": [{"name": "main", "count": 2, "minCount": 2}]},
+    ),
+    Case(
+        "Workload",
+        "spec.accelerators[].throughput must",
+        {"accelerators": [{"type": "H200", "throughput": "0.0"}]},
+        {"accelerators": [{"type": "H200", "throughput": "0.1"}]},
+    ),
+    Case(
+        "Workload",
+        "spec.accelerators: a class",
+        {"accelerators": [{"type": "H200"}, {"type": "H200", "throughput": "2"}]},
+        {"accelerators": [{"type": "H200"}, {"type": "H100", "throughput": "0.5"}]},
+    ),
+    Case(
+        "Workload",
+        "spec.admissionChecks: a check",
+        {"admissionChecks": ["budget", "budget"]},
+        {"admissionChecks": ["budget", "provisioning"]},
+    ),
+    Case(
+        "Workload",
+        "spec.podsReady.backoffBaseSeconds must",
+        {"podsReady": {"timeoutSeconds": 60, "backoffBaseSeconds": 61, "backoffMaxSeconds": 60}},
+        {"podsReady": {"timeoutSeconds": 60, "backoffBaseSeconds": 60, "backoffMaxSeconds": 60}},
+    ),
     Case("ProtectedKey", "spec.origin cannot", {"origin": "import"}, {"origin": "generate"}, update=True),
     Case("ProtectedKey", "spec.jurisdiction cannot", {"jurisdiction": "US"}, {}, update=True),
 ]

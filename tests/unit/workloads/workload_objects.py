@@ -34,7 +34,9 @@ def job(
     }
 
 
-def workload(placements: dict[str, int] | None = None, count: int = 1, **conditions: bool) -> dict[str, Any]:
+def workload(
+    placements: dict[str, int] | None = None, count: int = 1, spec: dict[str, Any] | None = None, **conditions: bool
+) -> dict[str, Any]:
     status: dict[str, Any] = {}
     if placements is not None:
         status["admission"] = {
@@ -72,6 +74,7 @@ def workload(placements: dict[str, int] | None = None, count: int = 1, **conditi
             "active": True,
             "podSets": [pod_set],
             "ref": {"apiVersion": "batch/v1", "kind": "Job", "name": "train", "uid": "job-uid"},
+            **(spec or {}),
         },
         "status": status,
     }
