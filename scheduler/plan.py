@@ -13,7 +13,7 @@ from scheduler.decision import Eviction, Memory, Plan
 from scheduler.explain import reasons
 from scheduler.fleet import Fleet
 from scheduler.queueing.order import Order, Turns
-from scheduler.queueing.shares import Shares
+from scheduler.queueing.flat_shares import Shares
 
 Ordering = Callable[[Fleet, Scratch], Order]
 

@@ -7,10 +7,10 @@ the process, and then the next plan decides anew from what was written.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from operators.planning.telling import Telling
 from scheduler import Admission, MachineRequest, PodSet, Reason
 
 Wake = Callable[[str], None]
@@ -37,8 +37,10 @@ class Decisions:
     removals: dict[str, str] = field(default_factory=dict)  # machine → why
     idle: frozenset[str] = frozenset()  # nodes without a use
     _listeners: dict[str, list[Wake]] = field(default_factory=dict)
-    _told: dict[str, tuple[tuple[str, ...], float]] = field(default_factory=dict)
-    _stale: dict[str, float] = field(default_factory=dict)  # workload → when to tell it of new words (monotonic)
+    telling: Telling = field(init=False)  # puts reasons into `waiting`
+
+    def __post_init__(self) -> None:
+        self.telling = Telling(self.waiting, lambda key: self.tell("workload", key))
 
     def listen(self, what: str, wake: Wake) -> None:
         """`what`: workload, workload-void, machine, machine-void, tenant or pool; `wake` gets the name."""
@@ -48,34 +50,8 @@ class Decisions:
         for wake in self._listeners.get(what, ()):
             wake(name)
 
-    def wait(self, key: str, reasons: tuple[Reason, ...], refresh_seconds: float) -> None:
-        """Note why a workload waits; its controller is told when the codes differ, or seldom when only words do."""
-        before = self.waiting.get(key)
-        if before == reasons:
-            return
-        self.waiting[key] = reasons
-        codes, at = tuple(reason.code for reason in reasons), time.monotonic()
-        told, when = self._told.get(key, ((), 0.0))
-        if codes != told or at - when >= refresh_seconds:
-            self._told[key] = (codes, at)
-            self._stale.pop(key, None)
-            self.tell("workload", key)
-        else:
-            self._stale.setdefault(key, when + refresh_seconds)
-
-    def tell_stale(self) -> float | None:
-        """Tell those whose words changed and whose time has come; returns seconds until the next one's."""
-        now = time.monotonic()
-        for key in [key for key, due in self._stale.items() if due <= now]:
-            del self._stale[key]
-            self._told[key] = (self._told.get(key, ((), 0.0))[0], now)
-            self.tell("workload", key)
-        return min(self._stale.values()) - now if self._stale else None
-
     def forget(self, key: str) -> None:
         """The workload is gone or ended: nothing on the desk is about it any more."""
         self.admissions.pop(key, None)
         self.evictions.pop(key, None)
-        self.waiting.pop(key, None)
-        self._told.pop(key, None)
-        self._stale.pop(key, None)
+        self.telling.forget(key)

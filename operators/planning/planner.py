@@ -14,13 +14,12 @@ from operators.planning.decisions import Admitted, Decisions
 from operators.planning.feed import KINDS, Feed
 from operators.runtime import Key, Touches, WorkQueue
 from scheduler import Memory, Plan, plan
+from scheduler.decision import NobodyWaits, Reasons
 
 log = logging.getLogger(__name__)
 PLAN: Key = ("", "plan")
 _PACE = 0.05  # seconds between plans, at least
 _SHARE = 3.0  # a plan that takes long makes the next one wait this many times longer
-_REFRESH_WORDS = 5.0  # seconds between two writings of reasons that differ in their words only, at least
-_WORDS_RATE = 20.0  # such writings a second, over all workloads
 
 SECONDS = Histogram("kekkai_plan_seconds", "Time of one planning cycle.")
 ADMISSIONS = Counter("kekkai_admissions_total", "Workloads admitted.")
@@ -42,6 +41,7 @@ class Planner:
         self._last = 0.0
         self._pause = _PACE
         self._wake_at = 0.0  # of the last plan, by the wall clock
+        self._reasons: Reasons = NobodyWaits()
         self._due = True  # something changed since the last plan
         self.watches: Mapping[str, Touches] = dict.fromkeys(KINDS, _any)
         decisions.listen("workload-void", lambda name: self._void("Workload", name))
@@ -73,9 +73,11 @@ class Planner:
             self._pause = max(_PACE, _SHARE * (self._last - started))
             SECONDS.observe(self._last - started)
         pauses = [self._wake_at - now] if self._wake_at else []
-        stale = self.decisions.tell_stale()
-        if stale is not None:
-            pauses.append(stale)
+        if not self._due:
+            # The fleet is as the plan saw it, so that the reasons are about what is.
+            again = self.decisions.telling.go(self._reasons)
+            if again is not None:
+                pauses.append(again)
         return max(0.0, min(pauses)) + 0.01 if pauses else None
 
     def _lay_out(self, decided: Plan, now: float) -> None:
@@ -84,7 +86,7 @@ class Planner:
         for admission in decided.admissions:
             workload = feed.fleet.workloads[admission.workload]
             desk.admissions[admission.workload] = Admitted(workload.uid, workload.pod_sets, admission, now)
-            desk.waiting.pop(admission.workload, None)
+            desk.telling.forget(admission.workload)
             desk.tell("workload", admission.workload)
             ADMISSIONS.inc()
         for eviction in decided.evictions:
@@ -101,9 +103,8 @@ class Planner:
                 desk.removals[removal.machine] = removal.reason
                 desk.tell("machine", removal.machine)
                 feed.mark("Node", *(node for node in _nodes_of(feed, removal.machine)))
-        refresh = max(_REFRESH_WORDS, len(decided.waiting) / _WORDS_RATE)
-        for waiting in decided.waiting:
-            desk.wait(waiting.workload, waiting.reasons, refresh)
+        self._reasons = decided.waiting
+        desk.telling.planned()
         feed.mark("Workload", *(one.workload for one in decided.admissions))
         feed.mark("Machine", *(one.name for one in decided.machine_requests))
         feed.mark("Machine", *(one.machine for one in decided.machine_removals))
