@@ -2,8 +2,7 @@
 
 Five certificates with fixed roles: signing key (firmware, made anew with each firmware) ←
 device (boot ROM, one per chip) ← provisioner ← family identity ← root. All hold P-384 keys
-and are signed by ECDSA with SHA-384. The signing certificate carries a TCG DICE identity
-(2.23.133.5.4.1): the device's public key and the SHA-384 of the certified firmware.
+and are signed by ECDSA with SHA-384. The signing certificate names its firmware (see `dice`).
 """
 
 from __future__ import annotations
@@ -22,11 +21,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
+from keymgmt.attestation.nvidia.dice import (
+    COMPOSITE_DEVICE_ID,
+    TCB_INFO,
+    DiceIdentity,
+    parse_composite_device_id,
+    parse_tcb_info,
+)
 from keymgmt.attestation.refusal import AttestationRefused, refuse
 
 MAX_CHAIN_BYTES: Final = 32 * 1024
 MAX_CERTIFICATES: Final = 5
-DICE_IDENTITY: Final = "2.23.133.5.4.1"
 
 Architecture = Literal["HOPPER", "BLACKWELL", "LS10"]
 # Beginning of the device certificate's common name → architecture; LS10 is the NVSwitch.
@@ -34,11 +39,6 @@ _FAMILIES: Final[dict[str, Architecture]] = {"GH1": "HOPPER", "GB1": "BLACKWELL"
 SWITCHES: Final = frozenset({"LS10"})
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-# DICE CompositeDeviceID up to the digest: SEQUENCE { INTEGER 1, SPKI of a P-384 key,
-# SEQUENCE { OID sha384, OCTET STRING (48) } }; every length is fixed, so it is compared as bytes.
-_DICE_HEAD: Final = bytes.fromhex("3081ba020101")
-_DICE_TAIL: Final = bytes.fromhex("303d06096086480165030402020430")
-_SPKI_BYTES: Final = 120
 _KNOWN_CRITICAL = (x509.BasicConstraints, x509.KeyUsage)
 T = TypeVar("T", bound=x509.ExtensionType)
 
@@ -68,7 +68,7 @@ class DeviceChain:
 
     certificates: tuple[Certificate, ...]  # signing key first, root last
     architecture: Architecture
-    fwid: bytes | None  # 48 bytes; None for certificates without a DICE identity
+    identity: DiceIdentity | None
 
     @property
     def leaf(self) -> Certificate:
@@ -82,6 +82,11 @@ class DeviceChain:
     @property
     def root(self) -> Certificate:
         return self.certificates[-1]
+
+    @property
+    def fwid(self) -> bytes | None:
+        """SHA-384 of the firmware that the signing key was certified for, 48 bytes."""
+        return None if self.identity is None else self.identity.fwid
 
     @property
     def ueid(self) -> str:
@@ -178,7 +183,7 @@ def build_chain(certificates: tuple[bytes, ...]) -> DeviceChain:
     architecture = next((of for prefix, of in _FAMILIES.items() if parsed[1].common_name.startswith(prefix)), None)
     if architecture is None:
         raise refuse("DeviceUnsupported", f"device {parsed[1].common_name!r} is not known", where="certificate")
-    return DeviceChain(parsed, architecture, _fwid(parsed[0], parsed[1]))
+    return DeviceChain(parsed, architecture, _identity(parsed[0], parsed[1]))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -200,20 +205,18 @@ def check_validity(chain: DeviceChain, now: datetime) -> None:
             raise refuse("CertificateExpired", f"valid until {one.valid_until}", where=one.common_name)
 
 
-def _fwid(leaf: Certificate, device: Certificate) -> bytes | None:
-    """The certified firmware. The identity names the device's key too, which must be the issuer's."""
-    try:
-        value = leaf.x509.extensions.get_extension_for_oid(x509.ObjectIdentifier(DICE_IDENTITY)).value
-    except x509.ExtensionNotFound:
-        return None
-    raw = value.value if isinstance(value, x509.UnrecognizedExtension) else b""
-    head = len(_DICE_HEAD)
-    key, tail = raw[head : head + _SPKI_BYTES], raw[head + _SPKI_BYTES : -48]
-    if not raw.startswith(_DICE_HEAD) or tail != _DICE_TAIL:
-        raise _malformed("the DICE identity is not of version 1 with a P-384 key and SHA-384")
-    if key != device.spki:
-        raise refuse("FirmwareIdMismatch", "the DICE identity names another device's key", where="certificate")
-    return raw[-48:]
+def _identity(leaf: Certificate, device: Certificate) -> DiceIdentity | None:
+    """The certified firmware. Where the identity names the device's key, that must be the issuer's."""
+    for oid, parse in ((COMPOSITE_DEVICE_ID, parse_composite_device_id), (TCB_INFO, parse_tcb_info)):
+        try:
+            value = leaf.x509.extensions.get_extension_for_oid(x509.ObjectIdentifier(oid)).value
+        except x509.ExtensionNotFound:
+            continue
+        identity = parse(value.value if isinstance(value, x509.UnrecognizedExtension) else b"")
+        if identity.device_spki is not None and identity.device_spki != device.spki:
+            raise refuse("FirmwareIdMismatch", "the DICE identity names another device's key", where="certificate")
+        return identity
+    return None
 
 
 def _extension(extensions: x509.Extensions, kind: type[T]) -> T | None:

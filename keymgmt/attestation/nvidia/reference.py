@@ -29,6 +29,7 @@ MAX_FILES: Final = 4096
 MAX_FILE_BYTES: Final = 1 << 20
 NVDEC0_INDEX: Final = 36
 KINDS: Final = ("driver", "vbios")
+_MEMBERS: Final = {"kind", "arch", "version", "measurements"}
 _ARCHITECTURES: Final[dict[str, Architecture]] = {"HOPPER": "HOPPER", "BLACKWELL": "BLACKWELL", "LS10": "LS10"}
 
 
@@ -133,11 +134,10 @@ def _manifest(document: dict[str, Any]) -> tuple[tuple[Architecture, str, str], 
 
 
 def _index(text: str) -> int:
-    if not (
-        text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= 254 and text == str(int(text))
-    ):
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= 3 else 0
+    if not 1 <= number <= 254 or text != str(number):
         raise InvalidInput("an index is a number from 1 to 254", where=f"measurements.{text[:8]}")
-    return int(text)
+    return number
 
 
 def _values(stated: object, where: str) -> frozenset[bytes]:

@@ -180,5 +180,7 @@ def _check_identity(chain: DeviceChain, opaque: OpaqueData, policy: NvidiaPolicy
             raise refuse("FirmwareIdMismatch", "the report states no firmware identity", where="fwid")
     elif chain.fwid is None or not hmac.compare_digest(opaque.fwid, chain.fwid):
         raise refuse("FirmwareIdMismatch", "the report's firmware is not the certified one", where="fwid")
+    if chain.identity is not None and chain.identity.debug:
+        raise refuse("DebugAllowed", "the device booted with debugging or recovery on", where="certificate")
     if opaque.switch and opaque.pdis != (chain.pdi,):
         raise refuse("DeviceIdentityMismatch", "the switch states another PDI than its certificate", where="pdi")
