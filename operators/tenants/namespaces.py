@@ -61,3 +61,8 @@ def desired_namespace(
     if ready:
         labels[READY] = "true"
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": wanted.name, "labels": labels}}
+
+
+def pod_security_level(namespace: Mapping[str, Any]) -> str:
+    """The level that the API server enforces in a namespace; empty when it enforces none."""
+    return str((namespace["metadata"].get("labels") or {}).get(f"{_POD_SECURITY}/enforce", ""))

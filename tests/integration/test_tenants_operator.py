@@ -288,6 +288,12 @@ def test_a_stricter_baseline_reaches_every_namespace(world: World) -> None:
     )
     try:
         until("the level follows", lambda: level() == "baseline")
+        until(
+            "the baseline says so",
+            lambda: (
+                "level baseline in" in condition(world.get("securitybaseline", "default"), "Ready").get("message", "")
+            ),
+        )
     finally:
         world.plane.kubectl(
             "patch",
