@@ -174,6 +174,11 @@ class PoolSupply:
         for _, row, _ in placed:
             self.takers[row] -= 1
 
+    def adjust(self, rows: Ints, amounts: Ints) -> None:
+        """Add `amounts` (rows, columns) to what is free; below 0, nothing fits there. No row may come twice."""
+        self.free[rows] += amounts
+        self._log.extend(rows.tolist())
+
     def _place_inside(self, ask: Ask, limit: int) -> Assignment | None:
         # The domain where the least room is left over; ties go to the first by name.
         level = ask.level
