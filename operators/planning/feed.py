@@ -196,6 +196,10 @@ class Feed:
             fleet.remove_workload(key)
         else:
             fleet.upsert_workload(state)
+        if key in fleet.pending:
+            self.decisions.telling.queued(key)
+        elif state is not None:
+            self.decisions.telling.forget(key)
         self._count(before, state)
         return True
 
@@ -209,7 +213,8 @@ class Feed:
         if assumed is not None and assumed.uid != workload["metadata"].get("uid"):
             self.decisions.admissions.pop(key, None)
             assumed = None
-        job = governed_job(workload, self._jobs)
+        elsewhere = runs_elsewhere(workload)
+        job = None if elsewhere else governed_job(workload, self._jobs)
         pods = self._pods_of_job.get(self._job_uid(workload)) if admission is not None and not finished else []
         placements: Iterable[tuple[str, str, int]] = ()
         accelerator = ""
@@ -217,7 +222,9 @@ class Feed:
             pass
         elif admission is not None:
             accelerator = admission.get("accelerator", "")
-            placements = held(workload, job, pods, is_true(workload, EVICTED))
+            # The pods of another controller are not looked at: it holds all of its admission until it gives it back.
+            stops = is_true(workload, EVICTED)
+            placements = admitted_places(workload) if elsewhere else held(workload, job, pods, stops)
         elif assumed is not None:
             accelerator = assumed.admission.accelerator
             placements = tuple((one.pod_set, one.node, one.count) for one in assumed.admission.placements)

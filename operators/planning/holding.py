@@ -37,6 +37,12 @@ def admitted_slots(workload: Object) -> Counter[str]:
     return slots
 
 
+def admitted_places(workload: Object) -> tuple[Held, ...]:
+    """(pod set, node, count) of the admission as it is written."""
+    placements = ((workload.get("status") or {}).get("admission") or {}).get("placements") or ()
+    return tuple((one["podSet"], one["node"], one["count"]) for one in placements)
+
+
 def needed(job: Object | None, pods: Iterable[Object], admitted: int) -> int:
     """How many pods may still run at once. Shrinks as the last completions are reached."""
     if job is None:

@@ -12,6 +12,33 @@ from operators.runtime import Store
 Object = Mapping[str, Any]
 _NAME_LIMIT = 63  # names longer than a label value would be awkward to select by
 
+# API groups whose kinds the queue starts and stops itself, now or later. A Workload that stands for an object of
+# any other group is run by the controller that made it. The admission policy 50-workloads.yaml names the same.
+QUEUED_GROUPS = frozenset(
+    {
+        "",
+        "apps",
+        "autoscaling.x-k8s.io",
+        "batch",
+        "jobset.x-k8s.io",
+        "kekkai.dev",
+        "kubeflow.org",
+        "leaderworkerset.x-k8s.io",
+        "ray.io",
+        "scheduling.k8s.io",
+        "trainer.kubeflow.org",
+    }
+)
+
+
+def runs_elsewhere(workload: Object) -> bool:
+    """Whether another controller starts and stops what this Workload stands for; the queue only admits it."""
+    ref = workload["spec"].get("ref")
+    if ref is None:
+        return False
+    group, slash, _ = str(ref.get("apiVersion", "")).rpartition("/")
+    return bool(slash) and group not in QUEUED_GROUPS
+
 
 def shadow_name(job_name: str, job_uid: str) -> str:
     """The name of a Job's shadow Workload. The uid tells a Job from an earlier one of the same name."""

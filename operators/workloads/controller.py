@@ -16,9 +16,10 @@ from crds.labels import MANAGER_WORKLOADS
 from operators.planning.decisions import Decisions
 from operators.planning.fleet_objects import seconds
 from operators.planning.job_shape import Shape, shape_of
-from operators.planning.ownership import governed_job, governing_workload, job_of, owning_job
+from operators.planning.ownership import governed_job, governing_workload, job_of, owning_job, runs_elsewhere
 from operators.runtime import RESOURCES, ApiFault, Cluster, Key, Stores, Touches, WorkQueue, write_status
 from operators.runtime.status import differs
+from operators.workloads import external
 from operators.workloads.events import Events
 from operators.workloads.lifecycle import Outcome, View, decide
 from operators.workloads.namespaces import is_ready
@@ -88,8 +89,9 @@ class WorkloadController:
         if workload is None:
             self._forget(key)
             return None
-        view = self._look(workload)
-        outcome = decide(view)
+        elsewhere = runs_elsewhere(workload)
+        view = self._look(workload, elsewhere)
+        outcome = external.decide(view) if elsewhere else decide(view)
         if view.admitted is not None and not _admits(outcome):
             self._drop_admission(key)
         pause = await self._write(key, workload, outcome)
@@ -97,11 +99,11 @@ class WorkloadController:
             await self._suspend(view.job, outcome.suspend)
         await self._pin(outcome.pins)
         await self._bury(outcome.bury)
-        return pause
+        return min((due for due in (pause, outcome.again) if due is not None), default=None)
 
-    def _look(self, workload: dict[str, Any]) -> View:
+    def _look(self, workload: dict[str, Any], elsewhere: bool) -> View:
         key, namespace = _text(workload), workload["metadata"]["namespace"]
-        job = governed_job(workload, self.jobs)
+        job = None if elsewhere else governed_job(workload, self.jobs)
         uid = job["metadata"]["uid"] if job is not None else (workload["spec"].get("ref") or {}).get("uid", "")
         return View(
             workload=workload,
