@@ -167,16 +167,39 @@ class TenantSpec(Model):
             "!has(self.quota) || self.quota.all(q, !has(q.lend) || q.lend <= q.nominal)",
             "spec.quota[].lend must not be above spec.quota[].nominal; lower lend",
         ),
+        rule(
+            "!has(self.drain) || !self.drain || (has(self.hold) && self.hold)",
+            "spec.drain evicts what runs and needs spec.hold, or it would start again; set spec.hold to true as well",
+        ),
     )
     owners: list[Owner] = Field(min_length=1, max_length=32, description="Who works in its namespaces.")
     namespaces: list[TenantNamespace] = Field(min_length=1, max_length=32, description="Its namespaces.")
-    weight: int = Field(default=100, ge=1, le=1_000_000, description="Its share beside other tenants.")
+    parent: DnsLabel | None = Field(
+        default=None,
+        description="The Tenant under which it stands. Tenants under one parent borrow from it and from each other "
+        "first, and together stay within its quota and limits. A parent that does not exist yet counts as none.",
+    )
+    weight: int = Field(
+        default=100, ge=1, le=1_000_000, description="Its share beside other tenants under the same parent."
+    )
     quota: list[ClassQuota] = Field(
         default_factory=list,
         max_length=32,
         description="Devices by class; a class not listed is not allowed.",
     )
+    queueing: Literal["bestEffort", "strict"] = Field(
+        default="bestEffort",
+        description="Whether a workload may start before one that is ahead of it and blocked. bestEffort: it may. "
+        "strict: none overtakes another of this tenant.",
+    )
+    priority_ceiling: int | None = Field(
+        default=None,
+        ge=-1000,
+        le=1000,
+        description="Workloads of higher priority queue with this one; no cap when unset.",
+    )
     hold: bool = Field(default=False, description="Stop admitting; what runs goes on.")
+    drain: bool = Field(default=False, description="With hold: evict what runs too.")
     isolation: Isolation = Field(default_factory=Isolation)
     network: TenantNetwork = Field(default_factory=TenantNetwork)
     residency: Residency = Field(default_factory=Residency)
@@ -190,6 +213,15 @@ class ClassUsage(Model):
     accelerator: AcceleratorClass
     used: int = Field(ge=0)
     nominal: int = Field(ge=0)
+    borrowed: int = Field(default=0, ge=0, description="Devices used beyond nominal: others may reclaim them.")
+
+
+class DecayedUse(Model):
+    """Past use of one class, which fades with the half-life of fair sharing."""
+
+    accelerator: AcceleratorClass
+    milli_devices: int = Field(ge=0, description="Thousandths of a device, as of `since`.")
+    since: int = Field(ge=0, description="Seconds since the epoch when the use last changed.")
 
 
 class TenantStatus(Model):
@@ -207,11 +239,29 @@ class TenantStatus(Model):
         default_factory=list,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["accelerator"]},
     )
+    borrowed: int = Field(default=0, ge=0, description="Devices used beyond nominal, over all classes.")
+    share_per_mille: int = Field(
+        default=0,
+        ge=0,
+        description="The largest part of any class's devices that it and the tenants under it use, in thousandths.",
+    )
+    decayed_usage: list[DecayedUse] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Kept here so that fair sharing survives a restart.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["accelerator"]},
+    )
 
 
 class Tenant(Resource):
     """Someone who shares the cloud."""
 
+    model_config = checked(
+        rule(
+            "!has(self.spec.parent) || self.spec.parent != self.metadata.name",
+            "spec.parent must be another Tenant; take it out, or name the Tenant above this one",
+        ),
+    )
     kind: Literal["Tenant"] = "Tenant"
     spec: TenantSpec
     status: TenantStatus = Field(default_factory=TenantStatus)

@@ -151,6 +151,9 @@ def tenant_state(tenant: Object) -> TenantState:
         isolation=isolation.get("level", "shared"),
         pools=frozenset(isolation.get("pools") or ()),
         jurisdictions=frozenset((spec.get("residency") or {}).get("jurisdictions") or ()),
+        parent=spec.get("parent") or "",
+        strict=spec.get("queueing") == "strict",
+        drain=spec.get("drain", False),
     )
 
 

@@ -143,6 +143,8 @@ CASES = [
         {"quota": [{"accelerator": "H200", "nominal": 1, "lend": 2}]},
         {"quota": [{"accelerator": "H200", "nominal": 1, "lend": 1}]},
     ),
+    Case("Tenant", "spec.drain evicts", {"drain": True}, {"drain": True, "hold": True}),
+    Case("Tenant", "spec.parent must", {"parent": "self-parent"}, {"parent": "self-parents"}, name="self-parent"),
     Case(
         "Tenant",
         "spec.isolation.pools must",
