@@ -108,8 +108,11 @@ class OpaqueData:
 
     @property
     def pdis(self) -> tuple[str, ...]:
-        """Of a GPU: the identities of its switches, as hex, zeros left out. Of a switch: its own, one."""
-        return _pdis(self.fields.get(PDIS, b""))
+        """Of a GPU: the identities of its switches, as hex, zeros left out. Of a switch: its own, one.
+
+        A GPU writes them in the reverse byte order of what a switch says of itself.
+        """
+        return _pdis(self.fields.get(PDIS, b""), reverse=not self.switch)
 
     @property
     def gpu_pdis(self) -> tuple[str, ...]:
@@ -180,6 +183,6 @@ def _gpu_vbios(raw: bytes) -> str:
     return ".".join(f"{byte:02x}" for byte in (*reversed(raw[:half]), raw[half]))
 
 
-def _pdis(raw: bytes) -> tuple[str, ...]:
+def _pdis(raw: bytes, *, reverse: bool = False) -> tuple[str, ...]:
     chunks = (raw[at : at + PDI_BYTES] for at in range(0, len(raw), PDI_BYTES))
-    return tuple(dict.fromkeys(chunk.hex() for chunk in chunks if any(chunk)))
+    return tuple(dict.fromkeys((chunk[::-1] if reverse else chunk).hex() for chunk in chunks if any(chunk)))

@@ -80,7 +80,7 @@ class NvidiaClaims:
         return {str(index): value.hex() for index, value in self.report.measurements.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """Claims as release rules and tokens see them (`claims.devices[i]`), under EAT's and NVIDIA's names.
+        """Claims as release rules and tokens see them (`claims.gpus[i]`), under EAT's and NVIDIA's names.
 
         Measurements are given by the digest of their record, for a token must stay small;
         `measres` says what comparing them with the reference values gave.
