@@ -12,15 +12,15 @@ from scheduler.cycle.waits import Waits
 from scheduler.decision import Eviction, Memory, Plan
 from scheduler.explain import reasons
 from scheduler.fleet import Fleet
+from scheduler.queueing.fair_share import FairShare
 from scheduler.queueing.order import Order, Turns
-from scheduler.queueing.flat_shares import Shares
 
 Ordering = Callable[[Fleet, Scratch], Order]
 
 
 def by_share(fleet: Fleet, scratch: Scratch) -> Order:
     """The tenant with the smaller share goes first."""
-    return Shares(fleet, scratch.usage)
+    return FairShare(scratch.entitlements, fleet.floors, scratch.wants, scratch.charged)
 
 
 def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share) -> tuple[Plan, Memory]:

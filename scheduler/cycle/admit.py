@@ -14,7 +14,6 @@ from scheduler.placement.ask import Ask
 from scheduler.placement.bestfit import Assignment
 from scheduler.placement.eligibility import Rights
 from scheduler.placement.pool_supply import PoolSupply
-from scheduler.queueing.quota import refuse
 
 _NOTHING: Set[Shape] = frozenset()
 
@@ -94,7 +93,7 @@ class Admitting:
             self._close(rights, shape)
 
     def _refused(self, tenant: TenantState, pool: PoolState, ask: Ask) -> bool:
-        return refuse(tenant, pool.accelerator, ask.devices, self.scratch.usage) is not None
+        return self.scratch.entitlements.refuse(tenant.name, pool.accelerator, ask.devices) is not None
 
     def _start(self, workload: WorkloadState, ask: Ask, pools: list[PoolState]) -> bool:
         for pool in pools:

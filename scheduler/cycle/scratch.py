@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crds.labels import ACCELERATOR
 from scheduler.autoscale.growth import Growth, fresh_capacity, grow, rows_of
 from scheduler.autoscale.slots import FreeSlots
 from scheduler.decision import MachineRequest
@@ -25,12 +26,14 @@ class Scratch:
     def __init__(self, fleet: Fleet, now: float) -> None:
         self.fleet, self.now = fleet, now
         self.supply = Supply(fleet)
-        self.usage = dict(fleet.usage)
+        self.entitlements = fleet.entitlements.as_scratch(now)
+        self.charged: set[str] = set()  # roots of the tenants that were charged
         self.machine_requests: list[MachineRequest] = []
         self.by_price = sorted(fleet.pools.values(), key=lambda pool: (pool.price_micro, pool.name))
         self._slots: dict[str, FreeSlots] = {}
         self._rights: dict[str, Rights] = {}  # by tenant
         self._candidates: dict[tuple[Rights, Shape], tuple[list[PoolState], dict[str, str]]] = {}
+        self._wants: dict[Shape, tuple[int, str]] = {}
         self._full: dict[tuple[str, Shape], Reason] = {}  # by pool and shape: no room, and none to be bought
 
     def rights(self, tenant: TenantState) -> Rights:
@@ -62,9 +65,18 @@ class Scratch:
 
     def charge(self, tenant: str, ask: Ask, pool: PoolState) -> None:
         """Count the devices of an ask as used."""
-        if ask.devices:
-            share = (tenant, pool.accelerator)
-            self.usage[share] = self.usage.get(share, 0) + ask.devices
+        self.entitlements.charge(tenant, pool.accelerator, ask.devices)
+        self.charged.add(self.fleet.floors.root(tenant))
+
+    def wants(self, shape: Shape) -> tuple[int, str]:
+        """(devices of all its pods, the class that it selects; empty when any will do)."""
+        found = self._wants.get(shape)
+        if found is None:
+            ask = self.supply.ask(shape)
+            selected = [one.node_selector[ACCELERATOR] for one in shape.pod_sets if ACCELERATOR in one.node_selector]
+            classes = [*selected, *(accelerator for accelerator, _ in shape.flavors)]
+            found = self._wants[shape] = (ask.devices if ask else 0, classes[0] if classes else "")
+        return found
 
     # Room, now and to be bought
 

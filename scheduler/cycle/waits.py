@@ -16,7 +16,6 @@ from scheduler.explain import reasons
 from scheduler.explain.reasons import Reason
 from scheduler.fleet import TenantState, WorkloadState
 from scheduler.fleet.shape import Shape
-from scheduler.queueing.quota import refuse
 
 
 class Waits:
@@ -72,11 +71,11 @@ class Waits:
             why[reasons.no_pool_fits(tried)] = None
         else:
             for pool in pools:
-                refused = refuse(tenant, pool.accelerator, ask.devices, scratch.usage)
+                refused = scratch.entitlements.refuse(tenant.name, pool.accelerator, ask.devices)
                 if refused is not None:
                     why[refused] = None
             for pool in pools:
-                if refuse(tenant, pool.accelerator, ask.devices, scratch.usage) is None and (
+                if scratch.entitlements.refuse(tenant.name, pool.accelerator, ask.devices) is None and (
                     scratch.is_full(pool, shape) or not scratch.may_have_room(pool, shape, ask)
                 ):
                     why[scratch.full(pool, shape, ask)] = None

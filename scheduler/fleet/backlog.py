@@ -34,9 +34,14 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, workload: WorkloadState, shape: Shape) -> None:
+    def of_tenant(self, tenant: str) -> list[str]:
+        """The tenant's workloads that wait."""
+        found = (tenants[tenant] for tenants in self.lines.values() if tenant in tenants)
+        return [key for lines in found for line in lines.values() for _, key in line]
+
+    def add(self, workload: WorkloadState, shape: Shape, priority: int) -> None:
         """Take in a workload that waits, or what it is now. O(log n) in its line."""
-        place = _Place(workload.priority, workload.tenant, shape, (workload.created_at, workload.key))
+        place = _Place(priority, workload.tenant, shape, (workload.created_at, workload.key))
         if self._places.get(workload.key) != place:
             self.drop(workload.key)
             self._places[workload.key] = place

@@ -19,6 +19,8 @@ from scheduler.fleet.state import (
     WorkloadState,
 )
 from scheduler.fleet.table import Ints, NodeTable
+from scheduler.queueing.entitlements import Entitlements
+from scheduler.queueing.fair_share import Floors
 
 _PODS = "pods"
 _POD_HOLDER = "pod:"  # before the key of a pod that others placed; workload keys have no colon
@@ -27,7 +29,11 @@ _POD_HOLDER = "pod:"  # before the key of a pod that others placed; workload key
 class Fleet:
     """All state that a plan reads. Not thread-safe: one owner changes it between plans."""
 
-    def __init__(self) -> None:
+    def __init__(self, half_life: float = 0.0) -> None:
+        """`half_life`: seconds after which a tenant's past use counts half; 0: only what it holds now counts."""
+        self.now = 0.0  # seconds since the epoch; set by who feeds it, so that past use fades from there
+        self.entitlements = Entitlements(half_life=half_life)
+        self.floors = Floors(self.entitlements)
         self.table = NodeTable()
         self.attributes = Attributes()
         self.nodes: dict[str, NodeState] = {}
@@ -131,20 +137,50 @@ class Fleet:
     def upsert_pool(self, pool: PoolState) -> None:
         """Take in a pool."""
         self._name_devices(pool.name, pool.resource)
+        before = self.pools.get(pool.name)
         self.pools[pool.name] = pool
+        self._count_capacity({pool.accelerator} | ({before.accelerator} if before is not None else set()))
 
     def remove_pool(self, name: str) -> None:
         """The pool is gone."""
         self._name_devices(name, "")
-        self.pools.pop(name, None)
+        before = self.pools.pop(name, None)
+        if before is not None:
+            self._count_capacity({before.accelerator})
+
+    def _count_capacity(self, accelerators: set[str]) -> None:
+        for accelerator in sorted(accelerators):
+            pools = [pool for pool in self.pools.values() if pool.accelerator == accelerator]
+            devices = sum(pool.maximum * pool.per_node for pool in pools) if pools else None
+            self.entitlements.set_capacity(accelerator, devices)
+        self.floors.clear()
 
     def upsert_tenant(self, tenant: TenantState) -> None:
         """Take in a tenant."""
+        before = self.tenants.get(tenant.name)
         self.tenants[tenant.name] = tenant
+        self.entitlements.upsert_tenant(tenant)
+        self.floors.clear()
+        if before is None or before.priority_ceiling != tenant.priority_ceiling:
+            self._rank_anew(tenant.name)
 
     def remove_tenant(self, name: str) -> None:
         """The tenant is gone; its workloads wait with that reason."""
-        self.tenants.pop(name, None)
+        if self.tenants.pop(name, None) is not None:
+            self.entitlements.remove_tenant(name)
+            self.floors.clear()
+            self._rank_anew(name)
+
+    def priority_of(self, workload: WorkloadState) -> int:
+        """The workload's priority, under its tenant's ceiling."""
+        tenant = self.tenants.get(workload.tenant)
+        if tenant is None or tenant.priority_ceiling is None:
+            return workload.priority
+        return min(workload.priority, tenant.priority_ceiling)
+
+    def _rank_anew(self, tenant: str) -> None:
+        for key in self.backlog.of_tenant(tenant):
+            self.backlog.add(self.pending[key], self.shapes[key], self.priority_of(self.pending[key]))
 
     def _name_devices(self, pool: str, resource: str) -> None:
         before, known = self.pools.get(pool), set(self._device_names)
@@ -167,7 +203,7 @@ class Fleet:
             self.running_of[workload.tenant].add(workload.key)
         if not workload.admitted and not workload.finished and workload.active:
             self.pending[workload.key] = workload
-            self.backlog.add(workload, self.shapes.add(workload))
+            self.backlog.add(workload, self.shapes.add(workload), self.priority_of(workload))
         else:
             self._leave_queue(workload.key)
         requests = {pod_set.name: pod_set.requests for pod_set in workload.pod_sets}
@@ -288,11 +324,15 @@ class Fleet:
         share = (workload.tenant, workload.accelerator, devices)
         self._charged[workload.key] = share
         self.usage[share[:2]] += devices
+        self.entitlements.charge(*share, self.now)
+        self.floors.charged(workload.tenant)
 
     def _uncharge(self, key: str) -> None:
         share = self._charged.pop(key, None)
         if share is not None:
             self.usage[share[:2]] -= share[2]
+            self.entitlements.charge(share[0], share[1], -share[2], self.now)
+            self.floors.charged(share[0])
             if self.usage[share[:2]] == 0:
                 del self.usage[share[:2]]
 

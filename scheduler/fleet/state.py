@@ -121,6 +121,7 @@ class TenantState:
     parent: str = ""  # the tenant under whose quota this one stands; empty: it is a root
     strict: bool = False  # its workloads go in strict order: none overtakes one that is blocked
     drain: bool = False  # with `hold`: what runs is evicted too
+    priority_ceiling: int | None = None  # its workloads' priority counts as this at most; None: no ceiling
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from scheduler.fleet import ClassQuota
+from scheduler.fleet.state import ClassQuota
 from scheduler.queueing.decay import DecayedUsage, left
 from scheduler.queueing.forest import ROOT
 
@@ -41,6 +41,7 @@ class Accounts:
         self.terms: dict[At, ClassQuota] = {} if over is None else over.terms
         self.quota: dict[At, int] = {} if over is None else over.quota
         self.nominal: dict[str, int] = {} if over is None else over.nominal  # class → sum over all tenants
+        # Where to look at all: those with terms or use, now or before. A scratch may add to it, to no effect elsewhere.
         self.classes: dict[str, set[str]] = defaultdict(set) if over is None else over.classes
         self.held: _Books = _Books(None if over is None else over.held)
         self._gaps: dict[At, tuple[float, float]] = {} if over is None else over._gaps  # see `faded`
@@ -170,8 +171,7 @@ class Accounts:
     def _write(self, at: At, held: Held) -> None:
         if self.over is not None:
             self._undo.append((at, self.held[at]))
-        else:
-            self.classes[at[0]].add(at[1])
+        self.classes[at[0]].add(at[1])
         self.held[at] = held
 
     def _add_gap(self, at: At, gap: float, since: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from scheduler.explain import reasons
 from scheduler.explain.reasons import Reason
-from scheduler.fleet import TenantState
+from scheduler.fleet.state import TenantState
 from scheduler.queueing import refusals
 from scheduler.queueing.accounts import Accounts
 from scheduler.queueing.decay import DecayedUsage

@@ -1,0 +1,67 @@
+"""Whose turn it is by hierarchical fair share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+
+from scheduler.fleet.shape import Shape
+from scheduler.queueing.entitlements import Entitlements
+
+Key = tuple[float, ...]
+Wants = Callable[[Shape], tuple[int, str]]  # (devices of all pods, the class that is selected; "" for any)
+
+
+class Floors:
+    """Tenants' shares as the fleet stands, each kept until somebody under the same root is charged.
+
+    A plan only adds to use, so these are lower bounds all through it, and are exact for
+    all under roots that it has not charged.
+    """
+
+    def __init__(self, entitlements: Entitlements) -> None:
+        self._entitlements = entitlements
+        self._known: dict[str, dict[tuple[str, int, str], Key]] = {}  # root → (tenant, devices, class) → path
+        self._roots: dict[str, str] = {}
+
+    def of(self, tenant: str, devices: int = 0, accelerator: str = "") -> Key:
+        """The tenant's `path` with so many devices more of the class."""
+        known = self._known.setdefault(self.root(tenant), {})
+        found = known.get((tenant, devices, accelerator))
+        if found is None:
+            found = known[tenant, devices, accelerator] = self._entitlements.path(tenant, accelerator, devices)
+        return found
+
+    def charged(self, tenant: str) -> None:
+        """The tenant's use has changed."""
+        self._known.pop(self.root(tenant), None)
+
+    def clear(self) -> None:
+        """Tenants or capacity have changed."""
+        self._known.clear()
+        self._roots.clear()
+
+    def root(self, tenant: str) -> str:
+        """The tenant at the top of its tree."""
+        found = self._roots.get(tenant)
+        if found is None:
+            found = self._roots[tenant] = self._entitlements.ancestry(tenant)[-1]
+        return found
+
+
+class FairShare:
+    """The tenant with the smaller share goes first; see `Entitlements.path`."""
+
+    def __init__(self, entitlements: Entitlements, floors: Floors, wants: Wants, charged: Set[str]) -> None:
+        """`entitlements`: the plan's own view; `charged`: the roots under which it has charged somebody, so far."""
+        self._entitlements, self._floors, self._wants, self._charged = entitlements, floors, wants, charged
+        # Past use fades with time, so that what was known at the last plan is no bound any more.
+        self._fades = entitlements.half_life > 0
+
+    def floor(self, tenant: str) -> Key:
+        return () if self._fades else self._floors.of(tenant)
+
+    def after(self, tenant: str, shape: Shape) -> Key:
+        devices, accelerator = self._wants(shape)
+        if self._fades or self._floors.root(tenant) in self._charged:
+            return self._entitlements.path(tenant, accelerator, devices)
+        return self._floors.of(tenant, devices, accelerator)
