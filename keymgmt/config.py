@@ -113,17 +113,96 @@ class SnpAppraisal(Section):
     products: tuple[str, ...] = ("Milan", "Genoa", "Turin")
 
 
+Advisory = Annotated[str, Field(pattern=r"^INTEL-(SA|DOC)-\d{5}$")]
+Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$", max_length=128)]
+TcbStatus = Literal[
+    "UpToDate",
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+    "TDRelaunchAdvised",
+    "TDRelaunchAdvisedConfigurationNeeded",
+]
+
+
+class IntelTcb(Section):
+    """Which TCB statuses and advisories of Intel platforms are accepted, and how fresh collateral must be.
+
+    A status other than UpToDate comes with advisories: those that have been judged are listed
+    in `accepted_advisories`, and one that Intel adds later is refused. After a TCB recovery,
+    `minimum_evaluation_number` (tcbEvaluationDataNumber) keeps older collateral from being used.
+    """
+
+    accepted_statuses: tuple[TcbStatus, ...] = ("UpToDate",)
+    accepted_advisories: tuple[Advisory, ...] = ()
+    minimum_evaluation_number: Annotated[int, Field(ge=0)] = 0
+    maximum_collateral_age_days: Annotated[float, Field(gt=0)] | None = None
+    allow_smt: bool = True
+
+
+class TdxAppraisal(IntelTcb):
+    """What every TD must satisfy. `seam_measurements` are MRSEAM values (96 hex digits) of accepted TDX modules."""
+
+    seam_measurements: tuple[Digest, ...] | None = None
+
+
+class SgxAppraisal(IntelTcb):
+    """What every SGX enclave must satisfy. `signers` are MRSIGNER values (64 hex digits)."""
+
+    signers: tuple[Digest, ...] | None = None
+
+
+class NitroAppraisal(Section):
+    """For how long after it was made a Nitro attestation document is accepted, in seconds."""
+
+    max_age_seconds: Annotated[float, Field(gt=0, le=10800)] = 300.0
+
+
+class NvidiaAppraisal(Section):
+    """GPUs and NVSwitches: what is trusted, what is at hand, what every device must satisfy.
+
+    `local_trust_roots`: folders of PEM certificates that are trusted as device identity
+    roots, such as those of emulated devices. `reference_value_dirs`: JSON manifests of golden
+    measurements (docs/attestation.md). `ocsp_dirs`: OCSP responses, DER, `.ocsp` or `.der`.
+    `ocsp_responders`: SHA-256 of the keys of responders that the issuers did not delegate.
+    """
+
+    trust_nvidia: bool = True
+    local_trust_roots: tuple[Path, ...] = ()
+    reference_value_dirs: tuple[Path, ...] = ()
+    ocsp_dirs: tuple[Path, ...] = ()
+    ocsp_responders: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    require_reference_values: bool = True
+    require_revocation: bool = False
+    require_topology: bool = True
+    minimum_driver: Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)*)?$", max_length=32)] = ""
+    modes: tuple[Literal["SPT", "MPT", "PPCIE"], ...] | None = None
+
+
 class Attestation(Section):
     """Trust anchors and the appraisal that holds for everybody.
 
-    AMD's roots are pinned in the verifier. `local_trust_roots` (folders) makes the service
-    trust other roots, such as the emulated hardware's; it is empty unless set here.
+    Roots of AMD, Intel and AWS are pinned in the verifiers. `local_trust_roots` (folders),
+    `intel_roots` and `nitro_roots` (certificate files) make the service trust other roots, such
+    as emulated hardware's; they are empty unless set here. `collateral_cache` is the folder
+    that `kekkai keys collateral` fills; Intel's pieces in it are taken up while the service runs.
     """
 
     collateral_dirs: tuple[Path, ...] = ()
+    collateral_cache: Path | None = None
     trust_amd: bool = True
+    trust_intel: bool = True
+    trust_aws_nitro: bool = True
     local_trust_roots: tuple[Path, ...] = ()
+    intel_roots: tuple[Path, ...] = ()
+    nitro_roots: tuple[Path, ...] = ()
     snp: SnpAppraisal = SnpAppraisal()
+    nvidia: NvidiaAppraisal = NvidiaAppraisal()
+    tdx: TdxAppraisal = TdxAppraisal()
+    sgx: SgxAppraisal = SgxAppraisal()
+    nitro: NitroAppraisal = NitroAppraisal()
 
 
 class Limits(Section):

@@ -1,29 +1,23 @@
 """From a KBS attest request to verified claims: the seam to the verifiers.
 
 REPORT_DATA must be SHA-384 of the canonical JSON `{"additional-evidence", "nonce",
-"tee-pubkey"}`; HOST_DATA must be the digest of the init data if any was sent.
+"tee-pubkey"}`; the field that binds init data at launch must be its digest if any was sent.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from crds.errors import InvalidInput
 from keymgmt import strict_json
-from keymgmt.attestation import (
-    AttestationRefused,
-    SnpPolicy,
-    Tcb,
-    TrustRoots,
-    host_data_of,
-    init_data_digest,
-    parse_kbs_evidence,
-    verify_snp,
-)
+from keymgmt.attestation import AttestationRefused
+from keymgmt.attestation.refusal import refuse
+from keymgmt.broker.submods import init_data_of, tee_of
+from keymgmt.broker.tee_verifiers import Presented, tee_verifiers
 from keymgmt.config import Attestation
 
 NO_ADDITIONAL_EVIDENCE = ("", "{}")
@@ -84,47 +78,37 @@ class Appraised:
 
 
 class Appraiser:
-    """Holds trust roots and the appraisal policy; both are fixed at start."""
+    """Holds the verifiers with their trust roots and appraisal policies; they are fixed at start."""
 
     def __init__(self, config: Attestation) -> None:
-        roots = TrustRoots.builtin_amd() if config.trust_amd else TrustRoots()
-        for folder in config.local_trust_roots:
-            roots = roots | TrustRoots.from_directory(folder)
-        for folder in config.collateral_dirs:
-            roots = roots.with_collateral(folder)
-        self._roots = roots
-        tcb = config.snp.minimum_tcb
-        self._policy = SnpPolicy(
-            minimum_tcb=Tcb(tcb.bootloader, tcb.tee, tcb.snp, tcb.microcode, tcb.fmc),
-            products=frozenset(config.snp.products),
-        )
+        self._verifiers = tee_verifiers(config)
 
     @property
     def anchors(self) -> list[str]:
         """Labels of the trusted roots, for the status."""
-        return sorted(set(self._roots.anchors.values()))
+        return sorted(frozenset[str]().union(*(one.labels for one in self._verifiers.values())))
 
     def appraise(self, tee: str, request: AttestRequest, now: datetime) -> Appraised:
         """Verify. Raises AttestationRefused with its reason."""
-        evidence = parse_kbs_evidence(tee, request.primary_evidence)
-        policy = self._policy
-        if request.init_data is not None:
-            policy = replace(policy, host_data=host_data_of(init_data_digest(request.init_data)))
-        claims = verify_snp(evidence.report, evidence.certificates, self._roots, policy, now, request.report_data())
-        digest = hashlib.sha256(evidence.report).hexdigest()
-        return Appraised(claims.as_ear_submod(), digest)
+        verifier = self._verifiers.get(tee)
+        if verifier is None:
+            raise refuse("TeeUnsupported", f"tee {tee!r} is not supported", where="tee")
+        presented = Presented(request.primary_evidence, request.report_data(), request.init_data, now)
+        verified = verifier.verify(presented)
+        return Appraised(verified.submod, hashlib.sha256(verified.evidence).hexdigest())
 
 
 def rule_claims(submod: Mapping[str, Any]) -> dict[str, Any]:
     """What a release rule sees as `claims`, out of the `cpu0` submod of a token.
 
-    `init_data` is HOST_DATA in hex: 32 bytes that the host chose at launch and that equal
-    the digest of the init data, cut or padded. The guest's own copy was compared if sent.
+    `init_data` is the field that binds init data at launch, in hex (SNP: HOST_DATA, TDX:
+    MRCONFIGID, SGX: CONFIGID; empty for Nitro, which has none): bytes that equal the digest of
+    the init data, cut or padded. The guest's own copy was compared if sent.
     """
-    snp = submod.get("snp")
-    if not isinstance(snp, Mapping):
+    tee = tee_of(submod)
+    if not tee:
         return {}
-    return {"tee": "snp", "snp": snp, "init_data": snp.get("host_data", ""), "root": submod.get("root", "")}
+    return {"tee": tee, tee: submod[tee], "init_data": init_data_of(submod), "root": submod.get("root", "")}
 
 
 def _object(document: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from crds.errors import Unauthenticated
 
-SUPPORTED_TEES = ("snp",)
+SUPPORTED_TEES = ("snp", "tdx", "sgx", "nitro")
 SESSION_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _LABEL = b"kekkai/challenge\x01"
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from crds.errors import KekkaiError, Unauthenticated
 from keymgmt import strict_json
 from keymgmt.attestation.ear import PROFILE
+from keymgmt.broker.submods import init_data_of, report_data_of
 from keymgmt.wrapping.jwe import b64url
 
 LIFETIME = 300  # seconds
@@ -53,10 +54,9 @@ class TokenKey:
         self, submod: Mapping[str, Any], evidence: str, tee_key: Mapping[str, Any], nonce: str, session: str, now: int
     ) -> bytes:
         """The signing input of a token for `submod`. `session` is the hash of the session id."""
-        snp = submod.get("snp", {})
         annotated = {
-            "init_data": snp.get("host_data", ""),
-            "report_data": snp.get("report_data", ""),
+            "init_data": init_data_of(submod),
+            "report_data": report_data_of(submod),
             "runtime_data_claims": {"nonce": nonce, "tee-pubkey": dict(tee_key)},
         }
         claims = {

@@ -24,9 +24,17 @@ MAX_NESTING = 32
 _MACRO = re.compile(r"\.\s*(all|exists|exists_one|map|filter)\s*\(")
 _PATH = re.compile(r"\b(?:claims|request)(?:\.[A-Za-z_][A-Za-z0-9_]*)+")
 _QUOTES = ('"""', "'''", '"', "'")
-# What a policy must talk about: without them it would release to any code, or to any
-# configuration of that code (the init data pins agent policy, images and key paths).
-REQUIRED = ("claims.snp.measurement", "claims.init_data")
+# What a policy must talk about: without a measurement it would release to any code, without
+# the init data to any configuration of that code (it pins agent policy, images and key paths).
+# A rule names the measurement of each TEE that it means to accept; of any other it is not true.
+MEASUREMENTS = (
+    "claims.snp.measurement",
+    "claims.tdx.mrtd",
+    "claims.sgx.mrenclave",
+    "claims.sgx.mrsigner",
+    "claims.nitro.pcr0",
+)
+INIT_DATA = "claims.init_data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +59,23 @@ def compile_rule(rule: str) -> Any:
     if _nesting(plain) > MAX_NESTING:
         raise PolicyInvalid(f"brackets are nested deeper than {MAX_NESTING}", where="rule")
     program = _compile(rule)
-    for path in REQUIRED:
-        if not re.search(re.escape(path) + r"\b", plain):
-            raise PolicyInvalid(
-                f"the rule does not look at {path}", where="rule", fix=f'add: && {path} == "<expected hex>"'
-            )
-    if _execute(program, _decoy()) is True:
+    if not any(_names(path, plain) for path in MEASUREMENTS):
+        raise _not_looked_at(MEASUREMENTS[0], f"{MEASUREMENTS[0]} or another TEE's measurement")
+    if not _names(INIT_DATA, plain):
+        raise _not_looked_at(INIT_DATA, INIT_DATA)
+    if any(_execute(program, decoy) is True for decoy in _decoys()):
         raise PolicyInvalid(
             "the rule also allows evidence of an unknown guest", where="rule", fix="compare with exact values"
         )
     return program
+
+
+def _names(path: str, plain: str) -> bool:
+    return re.search(re.escape(path) + r"\b", plain) is not None
+
+
+def _not_looked_at(path: str, said: str) -> PolicyInvalid:
+    return PolicyInvalid(f"the rule does not look at {said}", where="rule", fix=f'add: && {path} == "<expected hex>"')
 
 
 def evaluate(rule: str, variables: Mapping[str, Any]) -> Verdict:
@@ -127,16 +142,24 @@ def _execute(program: Any, variables: Mapping[str, Any]) -> Any:
         return None
 
 
-def _decoy() -> dict[str, Any]:
-    """Evidence of nobody: well-formed, with a measurement and init data that no policy can name."""
+def _decoys() -> list[dict[str, Any]]:
+    """Evidence of nobody, one of each TEE: well-formed, with values that no policy can name."""
     from datetime import UTC, datetime
 
-    snp = {"measurement": "decoy", "debug": False, "vmpl": 0, "host_data": "decoy", "chip_id": "decoy"}
-    return {
-        "claims": {"snp": snp, "init_data": "decoy", "root": "amd", "tee": "snp"},
-        "request": {"namespace": "decoy", "name": "decoy"},
-        "now": datetime(2100, 1, 1, tzinfo=UTC),
-    }
+    registers = {f"{kind}{index}": "decoy" for kind in ("rtmr", "pcr") for index in range(16)}
+    fields = {"debug": False, "vmpl": 0, "sept_ve_disable": True, "tcb_status": "UpToDate", "advisories": []}
+    named = ("measurement", "host_data", "chip_id", "mrtd", "mr_config_id", "mrenclave", "mrsigner", "config_id")
+    guest = {**fields, **registers, **dict.fromkeys(named, "decoy"), "user_data": "decoy", "public_key": "decoy"}
+    roots = {"snp": "amd", "tdx": "intel", "sgx": "intel", "nitro": "aws"}
+    return [
+        {
+            "claims": {tee: guest, "init_data": init_data, "root": root, "tee": tee},
+            "request": {"namespace": "decoy", "name": "decoy"},
+            "now": datetime(2100, 1, 1, tzinfo=UTC),
+        }
+        for tee, root in roots.items()
+        for init_data in ("decoy", "")
+    ]
 
 
 def _paths(condition: str) -> list[str]:

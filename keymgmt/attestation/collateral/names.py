@@ -34,7 +34,11 @@ class Kind:
 _KINDS: Final = (
     Kind(re.compile(r"amd/v[cl]ek-chain/(Milan|Genoa|Turin)"), ".pem", "application/pem-certificate-chain"),
     Kind(re.compile(r"amd/crl/(Milan|Genoa|Turin)"), ".crl", "application/pkix-crl"),
-    Kind(re.compile(r"amd/vcek/(Milan|Genoa|Turin)/[0-9a-f]{16,128}/[0-9a-f]{16}"), ".der", "application/pkix-cert"),
+    Kind(
+        re.compile(r"amd/vcek/(Milan|Genoa|Turin)/([0-9a-f]{16}|[0-9a-f]{128})/[0-9a-f]{16}"),
+        ".der",
+        "application/pkix-cert",
+    ),
     Kind(re.compile(r"intel/(tdx|sgx)/[0-9A-F]{12}/(platform|processor)"), ".json", "application/json"),
     Kind(re.compile(r"nvidia/rim/[^/]+"), ".xml", "application/xml"),
     Kind(re.compile(r"nvidia/ocsp/[0-9a-f]{1,64}"), ".ocsp", "application/ocsp-response"),
