@@ -7,7 +7,7 @@ and is passed over from then on without a look at each of its workloads.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, KeysView, Set
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Protocol
 
 from scheduler.fleet import Fleet, WorkloadState
@@ -94,11 +94,11 @@ class Turns:
                 if cursor.stopped:
                     stopped.add(tenant)
                 continue
-            now = (after(tenant, head), cursor.entry(head), tenant)
+            now = (after(tenant, head), cursor.entry(), tenant)
             if now[:2] != (key, entry) and heap and now > heap[0]:
                 heappush(heap, now)
                 continue
-            yield cursor.take(head)
+            yield cursor.take()
             heappush(heap, (floor(tenant), _FIRST, tenant))
 
 
@@ -109,39 +109,40 @@ class _Cursor:
         self.stopped = False
         self._fleet, self._openings, self._tenant, self._lines, self._strict = fleet, openings, tenant, lines, strict
         self._live = openings.live(tenant, lines.keys())
-        self._at = dict.fromkeys(lines if strict else [shape for shape in lines if shape in self._live], 0)
+        # The next entry of each line, the oldest on top.
+        self._heap = [(line[0], 0, shape) for shape, line in lines.items() if strict or shape in self._live]
+        heapify(self._heap)
 
     def head(self) -> Shape | None:
         """The shape whose next workload is the tenant's oldest that may have its turn."""
-        best: Shape | None = None
-        for shape in list(self._at):
-            if not self._strict and self._is_closed(shape):
-                del self._at[shape]
-            elif self._has_next(shape) and (best is None or self.entry(shape) < self.entry(best)):
-                best = shape
-        if self._strict and best is not None and self._is_closed(best):
-            self.stopped = True
-        return None if self.stopped else best
+        heap, parked = self._heap, self._fleet.backlog.parked
+        while heap and not self.stopped:
+            (_, key), _, shape = heap[0]
+            if shape not in self._live or self._openings.closed(self._tenant, shape):
+                if self._strict:
+                    self.stopped = True
+                else:
+                    heappop(heap)
+            elif key in parked and not self._openings.turn(self._fleet.workloads[key]):
+                self._advance()
+            else:
+                return shape
+        return None
 
-    def _is_closed(self, shape: Shape) -> bool:
-        return shape not in self._live or self._openings.closed(self._tenant, shape)
+    def entry(self) -> Entry:
+        """Of the workload that `head` found."""
+        return self._heap[0][0]
 
-    def _has_next(self, shape: Shape) -> bool:
-        line, at, parked = self._lines[shape], self._at[shape], self._fleet.backlog.parked
-        while at < len(line) and line[at][1] in parked and not self._openings.turn(self._fleet.workloads[line[at][1]]):
-            at += 1
-        if at == len(line):
-            del self._at[shape]
-            return False
-        self._at[shape] = at
-        return True
-
-    def entry(self, shape: Shape) -> Entry:
-        """The next workload of a shape that has one."""
-        return self._lines[shape][self._at[shape]]
-
-    def take(self, shape: Shape) -> WorkloadState:
-        """The next workload of the shape; the cursor goes past it."""
-        key = self.entry(shape)[1]
-        self._at[shape] += 1
+    def take(self) -> WorkloadState:
+        """The workload that `head` found; the cursor goes past it."""
+        key = self._heap[0][0][1]
+        self._advance()
         return self._fleet.workloads[key]
+
+    def _advance(self) -> None:
+        _, at, shape = self._heap[0]
+        line = self._lines[shape]
+        if at + 1 < len(line):
+            heapreplace(self._heap, (line[at + 1], at + 1, shape))
+        else:
+            heappop(self._heap)
