@@ -9,6 +9,7 @@ import numpy as np
 
 from scheduler.fleet.attributes import Attributes, Column
 from scheduler.fleet.backlog import Backlog
+from scheduler.fleet.devices import DeviceTable, charged, whole_amounts
 from scheduler.fleet.shape import Shapes
 from scheduler.fleet.state import (
     BoundPod,
@@ -36,6 +37,7 @@ class Fleet:
         self.floors = Floors(self.entitlements)
         self.table = NodeTable()
         self.attributes = Attributes()
+        self.devices = DeviceTable()
         self.nodes: dict[str, NodeState] = {}
         self.pools: dict[str, PoolState] = {}
         self.machines: dict[str, MachineState] = {}
@@ -191,7 +193,7 @@ class Fleet:
         if set(self._device_names) != known:
             # What counts as a device has changed, so all charges are made anew. Rare.
             for key in list(self._charged):
-                self._charge(self.workloads[key])
+                self.upsert_workload(self.workloads[key])
 
     # Workloads and pods
 
@@ -206,10 +208,18 @@ class Fleet:
             self.backlog.add(workload, self.shapes.add(workload), self.priority_of(workload))
         else:
             self._leave_queue(workload.key)
-        requests = {pod_set.name: pod_set.requests for pod_set in workload.pod_sets}
+        requests = {
+            one.name: whole_amounts(one.requests, one.milli, self._devices_among(one.requests))
+            for one in workload.pod_sets
+        }
         held = workload.placements if workload.admitted and not workload.finished else ()
         self._claim(
             workload.key, [(node, _times(requests.get(name, {}), count)) for name, node, count in held if count > 0]
+        )
+        milli = {one.name: one.milli for one in workload.pod_sets}
+        shares = workload.devices if held else ()
+        self.devices.hold(
+            workload.key, [(node, device, milli[name]) for name, node, devices in shares for device in devices]
         )
         self._charge(workload)
 
@@ -219,6 +229,7 @@ class Fleet:
         self.workloads.pop(key, None)
         self._leave_queue(key)
         self._claim(key, [])
+        self.devices.hold(key, [])
         self._uncharge(key)
 
     def _stop_running(self, key: str) -> None:
@@ -277,8 +288,11 @@ class Fleet:
 
         While no pool is known, every extended resource counts, which errs towards refusing.
         """
+        return sum(requests[name] for name in self._devices_among(requests))
+
+    def _devices_among(self, requests: Mapping[str, int]) -> list[str]:
         known = self._device_names
-        return sum(amount for name, amount in requests.items() if (name in known if known else "/" in name))
+        return [name for name in requests if (name in known if known else "/" in name)]
 
     def _claim(self, holder: str, claims: list[tuple[str, dict[str, int]]]) -> None:
         for node, _ in self._claims.pop(holder, ()):
@@ -320,7 +334,7 @@ class Fleet:
         by_set: dict[str, int] = defaultdict(int)
         for name, _, count in workload.placements:
             by_set[name] += count
-        devices = sum(self.devices_of(pod_set.requests) * by_set[pod_set.name] for pod_set in workload.pod_sets)
+        devices = sum(charged(self.devices_of(one.requests), by_set[one.name], one.milli) for one in workload.pod_sets)
         share = (workload.tenant, workload.accelerator, devices)
         self._charged[workload.key] = share
         self.usage[share[:2]] += devices

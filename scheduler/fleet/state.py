@@ -157,6 +157,7 @@ class WorkloadState:
     admitted: bool = False
     accelerator: str = ""  # of its admission
     placements: tuple[tuple[str, str, int], ...] = ()
+    devices: tuple[tuple[str, str, tuple[int, ...]], ...] = ()  # (pod set, node, device of each pod) of shares
     finished: bool = False
     required_topology: str = ""  # nvlinkDomain, rack, block, zone, site
     preferred_topology: str = ""
