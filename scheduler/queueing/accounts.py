@@ -162,6 +162,7 @@ class Accounts:
                 self._write(at, (own, old_counted + counted, old_total + total))
             if quota:
                 self.quota[at] = self.quota.get(at, 0) + quota
+                self.classes[tenant].add(accelerator)
             if tenant == ROOT:
                 return
             after = self._gives(at)

@@ -42,7 +42,7 @@ class DecayedUsage:
 
     def wire(self) -> dict[str, Any]:
         """For an object's status: {"milliDevices", "since"}. What is held is known from the workloads."""
-        return {"milliDevices": round(self.value * 1000), "since": int(self.since)}
+        return {"milliDevices": round(self.value * 1000), "since": round(self.since)}
 
     @classmethod
     def read(cls, stored: Mapping[str, Any], current: int) -> Self:

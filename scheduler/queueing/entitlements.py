@@ -90,6 +90,11 @@ class Entitlements:
         else:
             self._capacity[accelerator] = devices
 
+    @property
+    def tenants(self) -> Mapping[str, TenantState]:
+        """By name."""
+        return self._tenants
+
     def problems(self) -> Mapping[str, Reason]:
         """Tenants whose parent does not exist or leads back to themselves, and how they are read."""
         found = {child: refusals.parent_missing(child, parent) for child, parent in self._forest.missing()}

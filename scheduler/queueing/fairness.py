@@ -7,7 +7,7 @@ those that borrow alike, most of all those that borrow nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
 from scheduler.queueing.accounts import Accounts
@@ -38,7 +38,7 @@ def levels(
     for (name, weight), devices in zip(reversed(way), reversed(more), strict=True):
         borrowed = used = 0.0
         below: dict[str, float] = {}
-        for one in accounts.classes.get(name, ()):
+        for one in _classes(accounts, name, accelerator, wanted):
             at = (name, one)
             total = reach(one)
             had = potential.get(one, 0.0) if pairs else float(total)
@@ -54,7 +54,7 @@ def levels(
     if own:
         name, weight = way[0]
         borrowed = used = 0.0
-        for one in accounts.classes.get(name, ()):
+        for one in _classes(accounts, name, accelerator, wanted):
             at, extra = (name, one), wanted if one == accelerator else 0
             terms = accounts.terms.get(at)
             over = accounts.held[at][0] + extra - (terms.nominal if terms is not None else 0)
@@ -86,6 +86,11 @@ def may_reclaim(accounts: Accounts, way: Sequence[str], other: Sequence[str], ac
         more = accounts.passes_up((name, accelerator), more)
     at = (side[-1], accelerator)
     return accounts.held[at][1] + more <= accounts.quota.get(at, 0)
+
+
+def _classes(accounts: Accounts, name: str, accelerator: str, wanted: int) -> Iterable[str]:
+    known = accounts.classes.get(name, ())
+    return (*known, accelerator) if wanted and accelerator not in known else known
 
 
 def _own_excess(accounts: Accounts, name: str, accelerator: str) -> int:
