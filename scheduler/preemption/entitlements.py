@@ -1,0 +1,27 @@
+"""What preemption must know of fair share: a protocol, filled by the ledger of `scheduler.queueing`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Entitlements(Protocol):
+    """Tenants' rights to devices of a class, as they stand with all that this plan has decided."""
+
+    def within_nominal(self, tenant: str, accelerator: str, wanted: int) -> bool:
+        """Whether the tenant stays within its own nominal quota with `wanted` devices more.
+
+        True must imply usage + wanted <= `nominal`; a ledger with parents may be stricter.
+        """
+
+    def nominal(self, tenant: str, accelerator: str) -> int:
+        """Devices that are the tenant's own; 0 when it may only borrow."""
+
+    def excess(self, tenant: str, accelerator: str) -> float:
+        """How far the tenant is above its share; only compared. Higher: its workloads go first."""
+
+    def may_reclaim_from(self, tenant: str, other: str, accelerator: str, wanted: int) -> bool:
+        """Whether `tenant`, for `wanted` devices, may have back what `other` borrows."""
+
+    def same_cohort(self, tenant: str, other: str) -> bool:
+        """Whether priorities of the two are compared: they share a parent whose policy says so."""

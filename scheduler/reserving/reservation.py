@@ -1,0 +1,69 @@
+"""What a reservation is: values that outlive a plan, by names of nodes and workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["free", "ends", "drains", "evicts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Why the start is what it is.
+
+    `free`: the room is there. `ends`: it is there once `workload` has ended, the last of those
+    that must. `drains`: nothing says when the room comes free; `missing` pods still have none.
+    `evicts`: `workload` and others have been evicted for it.
+    """
+
+    kind: Kind
+    workload: str = ""
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Hold:
+    """`count` pods of a pod set of the waiting workload on a node."""
+
+    node: str
+    pod_set: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Room for a waiting workload.
+
+    `start`: seconds since the epoch, estimated; None when it cannot be known. `runtime`: seconds
+    that it will run at most, 0 when unknown. `since`: when the workload was first given a
+    reservation. `uid` tells a workload from another of its name.
+    """
+
+    workload: str
+    uid: str
+    pool: str
+    holds: tuple[Hold, ...]
+    start: float | None
+    basis: Basis
+    priority: int
+    runtime: float
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reservations:
+    """All that last from one plan to the next, by age."""
+
+    held: tuple[Reservation, ...] = ()
+
+    def __iter__(self) -> Iterator[Reservation]:
+        return iter(self.held)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def of(self, workload: str) -> Reservation | None:
+        """The reservation of one workload."""
+        return next((one for one in self.held if one.workload == workload), None)

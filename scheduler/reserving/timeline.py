@@ -1,0 +1,64 @@
+"""When room comes free on the rows of a pool, as far as what runs says when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.placement.bestfit import Ints
+from scheduler.running import Columns, PoolRoom
+from scheduler.running.room import summed
+
+Floats = NDArray[np.float64]
+
+
+class Timeline:
+    """Releases on the ready rows of one pool.
+
+    A workload with `max_runtime` ends `max_runtime` seconds after its admission, or now when
+    that is past; one without never ends by itself. Not changed once made.
+    """
+
+    def __init__(self, room: PoolRoom, running: Columns, now: float) -> None:
+        """`now`: seconds since the epoch."""
+        ends = np.where(running.max_runtime > 0, running.admitted_at + running.max_runtime, np.inf)
+        self.room, self.now, self._running = room, now, running
+        self.end: Floats = np.maximum(ends, now)[room.item // 2]  # by entry of the room
+        self._by_row = np.argsort(room.row, kind="stable")
+        self._starts = np.searchsorted(room.row[self._by_row], np.arange(room.supply.ready + 1))
+
+    def released(self, rows: Ints, until: float) -> Ints:
+        """What has come free on these rows at a time; infinity: all that ever does. Shape (len(rows), columns)."""
+        at, entries = self._on(rows)
+        gone = self.end[entries] <= (until if until < np.inf else np.finfo(np.float64).max)
+        return summed(at[gone], self.room.amounts[entries[gone]], rows.size)
+
+    def last_to_end(self, rows: Ints, at: float) -> str:
+        """The first by key of the workloads on these rows that end at that time; empty when there is none."""
+        _, entries = self._on(rows)
+        items = self.room.item[entries[self.end[entries] == at]]
+        return min((self._running.key(item // 2) for item in items.tolist()), default="")
+
+    def _on(self, rows: Ints) -> tuple[Ints, Ints]:
+        """(position in `rows`, entry) for all entries on them."""
+        counts = self._starts[rows + 1] - self._starts[rows]
+        at = np.repeat(np.arange(rows.size), counts)
+        offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return at, self._by_row[self._starts[rows][at] + offset]
+
+    def with_ends(self, further: Sequence[tuple[Ints, Ints, float]]) -> tuple[PoolRoom, Floats]:
+        """(the room with entries for these (rows, amounts, end) behind the others, ends of all entries)."""
+        room, ends = self.room, [self.end]
+        if not further:
+            return room, self.end
+        rows, amounts, items = [room.row], [room.amounts], [room.item]
+        for row, amount, end in further:
+            rows.append(row)
+            amounts.append(amount)
+            items.append(np.full(row.size, -1, dtype=np.int64))
+            ends.append(np.full(row.size, end))
+        row_all, item_all = np.concatenate(rows), np.concatenate(items)
+        return replace(room, row=row_all, amounts=np.concatenate(amounts), item=item_all), np.concatenate(ends)
