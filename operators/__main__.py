@@ -36,14 +36,22 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--metrics-port", type=int, default=0, help="serve Prometheus metrics here; 0 turns them off")
     out.add_argument("--metrics-address", default="127.0.0.1", help="address that metrics listen on")
     out.add_argument("--resync-seconds", type=float, default=300.0, help="seconds between two full lists of all kinds")
+    out.add_argument(
+        "--usage-half-life-seconds",
+        type=float,
+        default=4 * 3600.0,
+        help="time after which a tenant's past use counts half when tenants take turns; 0: only what it holds counts",
+    )
     out.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     return out
 
 
-def build(cluster: Cluster, stores: Stores, service: KeyServiceClient | None) -> list[Controller]:
+def build(
+    cluster: Cluster, stores: Stores, service: KeyServiceClient | None, half_life: float = 0.0
+) -> list[Controller]:
     """All controllers, over one feed of the fleet."""
     decisions = Decisions()
-    feed = Feed(stores, decisions)
+    feed = Feed(stores, decisions, half_life)
     out: list[Controller] = [
         Planner(feed, decisions),
         *pools.controllers(cluster, stores, feed),
@@ -81,7 +89,8 @@ async def serve(given: argparse.Namespace) -> None:
                 REGISTRY.register(_Writes(cluster))
                 start_http_server(given.metrics_port, given.metrics_address)
             stores = Stores()
-            runtime = Runtime(cluster, stores, build(cluster, stores, service), given.kubeconfig, given.resync_seconds)
+            controllers = build(cluster, stores, service, given.usage_half_life_seconds)
+            runtime = Runtime(cluster, stores, controllers, given.kubeconfig, given.resync_seconds)
             log.info("operators start")
             await runtime.run(stop)
             log.info("operators end")

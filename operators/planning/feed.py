@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,8 +30,9 @@ KINDS = ("Node", "Machine", "AcceleratorPool", "Site", "Tenant", "Workload", "Jo
 class Feed:
     """One fleet, fed."""
 
-    def __init__(self, stores: Stores, decisions: Decisions) -> None:
-        self.fleet = Fleet()
+    def __init__(self, stores: Stores, decisions: Decisions, half_life: float = 0.0) -> None:
+        """`half_life`: seconds after which a tenant's past use counts half; 0: past use does not count."""
+        self.fleet = Fleet(half_life)
         self.decisions = decisions
         stored = {kind: stores.watch(kind) for kind in KINDS}
         self._nodes, self._machines, self._pools = stored["Node"], stored["Machine"], stored["AcceleratorPool"]
@@ -100,6 +102,7 @@ class Feed:
     def refresh(self) -> bool:
         """Bring the fleet up to date. Whether anything changed that a plan could see."""
         changed = False
+        self.fleet.now = time.time()
         # Workloads before pods: whether a pod counts by itself depends on its workload.
         for kind in ("AcceleratorPool", "Tenant", "Machine", "Node", "Workload", "Pod"):
             names, self._dirty[kind] = self._dirty[kind], {}
@@ -131,6 +134,9 @@ class Feed:
         state = translate.tenant_state(tenant)
         if fleet.tenants.get(name) == state:
             return False
+        if name not in fleet.tenants:
+            past = (tenant.get("status") or {}).get("decayedUsage") or ()
+            fleet.entitlements.remember(name, {one["accelerator"]: one for one in past})
         fleet.upsert_tenant(state)
         self.decisions.tell("tenant", name)
         return True

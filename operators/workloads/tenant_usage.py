@@ -60,17 +60,26 @@ class TenantUsage:
 
 def usage(tenant: Mapping[str, Any], feed: Feed) -> dict[str, Any]:
     """The status fields of a tenant that are about its use."""
-    name = tenant["metadata"]["name"]
+    name, books = tenant["metadata"]["name"], feed.fleet.entitlements
     counts = feed.counts.get(name, {"pending": 0, "admitted": 0})
-    return {
+    classes = [
+        {
+            "accelerator": one["accelerator"],
+            "used": books.used(name, one["accelerator"]),
+            "nominal": one["nominal"],
+            "borrowed": books.excess(name, one["accelerator"]),
+        }
+        for one in tenant["spec"].get("quota") or ()
+    ]
+    share = books.share(name)[1] * books.weight(name)  # without the weight: the part of all devices
+    wanted: dict[str, Any] = {
         "pendingWorkloads": counts["pending"],
         "admittedWorkloads": counts["admitted"],
-        "usage": [
-            {
-                "accelerator": one["accelerator"],
-                "used": feed.fleet.usage.get((name, one["accelerator"]), 0),
-                "nominal": one["nominal"],
-            }
-            for one in tenant["spec"].get("quota") or ()
-        ],
+        "usage": classes,
+        "borrowed": sum(one["borrowed"] for one in classes),
+        "sharePerMille": round(1000 * share),
     }
+    past = books.remembered(name)
+    if past:
+        wanted["decayedUsage"] = [{"accelerator": one, **past[one]} for one in sorted(past)]
+    return wanted

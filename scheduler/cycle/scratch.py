@@ -26,7 +26,7 @@ class Scratch:
     def __init__(self, fleet: Fleet, now: float) -> None:
         self.fleet, self.now = fleet, now
         self.supply = Supply(fleet)
-        self.entitlements = fleet.entitlements.as_scratch(now)
+        self.entitlements = fleet.entitlements.as_scratch(fleet.floors.at(now))
         self.charged: set[str] = set()  # roots of the tenants that were charged
         self.machine_requests: list[MachineRequest] = []
         self.by_price = sorted(fleet.pools.values(), key=lambda pool: (pool.price_micro, pool.name))

@@ -8,6 +8,7 @@ from scheduler.fleet.shape import Shape
 from scheduler.queueing.entitlements import Entitlements
 
 Key = tuple[float, ...]
+FADING_STEP = 60.0  # seconds in which past use is taken as constant, so that what is known of a share stays true
 Wants = Callable[[Shape], tuple[int, str]]  # (devices of all pods, the class that is selected; "" for any)
 
 
@@ -22,6 +23,14 @@ class Floors:
         self._entitlements = entitlements
         self._known: dict[str, dict[tuple[str, int, str], Key]] = {}  # root → (tenant, devices, class) → path
         self._roots: dict[str, str] = {}
+
+    def at(self, now: float) -> float:
+        """Let past use fade to this time, or to the step before it. Returns that step, seconds since the epoch."""
+        step = now - now % FADING_STEP if self._entitlements.half_life else 0.0
+        if step != self._entitlements.now:
+            self._entitlements.now = step
+            self._known.clear()
+        return step
 
     def of(self, tenant: str, devices: int = 0, accelerator: str = "") -> Key:
         """The tenant's `path` with so many devices more of the class."""
@@ -54,14 +63,12 @@ class FairShare:
     def __init__(self, entitlements: Entitlements, floors: Floors, wants: Wants, charged: Set[str]) -> None:
         """`entitlements`: the plan's own view; `charged`: the roots under which it has charged somebody, so far."""
         self._entitlements, self._floors, self._wants, self._charged = entitlements, floors, wants, charged
-        # Past use fades with time, so that what was known at the last plan is no bound any more.
-        self._fades = entitlements.half_life > 0
 
     def floor(self, tenant: str) -> Key:
-        return () if self._fades else self._floors.of(tenant)
+        return self._floors.of(tenant)
 
     def after(self, tenant: str, shape: Shape) -> Key:
         devices, accelerator = self._wants(shape)
-        if self._fades or self._floors.root(tenant) in self._charged:
+        if self._floors.root(tenant) in self._charged:
             return self._entitlements.path(tenant, accelerator, devices)
         return self._floors.of(tenant, devices, accelerator)
