@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crds.labels import HOSTNAME, SCHEDULING_GATE
+from operators.planning.batch_job import BATCH_JOB
 from operators.planning.fleet_objects import has_ended
-from operators.planning.job_shape import POD_SET, pods_at_once
+from operators.planning.queued_kind import QueuedKind
 
 Object = Mapping[str, Any]
 Held = tuple[str, str, int]  # pod set, node, count
@@ -29,12 +30,9 @@ def occupied(pods: Iterable[Object]) -> Counter[str]:
     return Counter(node for pod in pods if not has_ended(pod) and (node := pinned_node(pod)))
 
 
-def admitted_slots(workload: Object) -> Counter[str]:
-    """Node → pods that the admission allows on it."""
-    slots: Counter[str] = Counter()
-    for one in ((workload.get("status") or {}).get("admission") or {}).get("placements") or ():
-        slots[one["node"]] += one["count"]
-    return slots
+def occupied_places(pods: Iterable[Object], kind: QueuedKind = BATCH_JOB) -> Counter[tuple[str, str]]:
+    """(pod set, node) → pods that are on it or pinned to it and have not ended."""
+    return Counter((kind.pod_set_of(pod), node) for pod in pods if not has_ended(pod) and (node := pinned_node(pod)))
 
 
 def admitted_places(workload: Object) -> tuple[Held, ...]:
@@ -43,31 +41,42 @@ def admitted_places(workload: Object) -> tuple[Held, ...]:
     return tuple((one["podSet"], one["node"], one["count"]) for one in placements)
 
 
-def needed(job: Object | None, pods: Iterable[Object], admitted: int) -> int:
-    """How many pods may still run at once. Shrinks as the last completions are reached."""
-    if job is None:
-        return 0
-    if (job["spec"].get("completions")) is None and (job.get("status") or {}).get("succeeded"):
-        return sum(1 for pod in pods if not has_ended(pod))  # a work queue that runs out
-    return min(admitted, pods_at_once(job))
+def admitted_counts(workload: Object) -> dict[str, int]:
+    """Pod set → pods that were admitted."""
+    counts: dict[str, int] = {}
+    for pod_set, _, count in admitted_places(workload):
+        counts[pod_set] = counts.get(pod_set, 0) + count
+    return counts
 
 
 def held(
-    workload: Object, job: Object | None, pods: Sequence[Object], stopping: bool
-) -> tuple[tuple[str, str, int], ...]:
-    """(pod set, node, count) that the workload holds. When it stops, only what its pods still occupy."""
-    slots, busy = admitted_slots(workload), occupied(pods)
+    workload: Object, job: Object | None, pods: Sequence[Object], stopping: bool, kind: QueuedKind = BATCH_JOB
+) -> tuple[Held, ...]:
+    """(pod set, node, count) that the workload holds. When it stops, only what its pods still occupy.
+
+    `job`: the object that it governs, of this `kind`; `pods`: all pods of that object.
+    """
+    busy = occupied_places(pods, kind)
     holds = Counter(busy)
     if not stopping:
-        spare = needed(job, pods, sum(slots.values())) - sum(busy.values())
-        for node in slots:  # in the order of the admission, so that every reader finds the same
-            extra = min(max(spare, 0), max(slots[node] - busy[node], 0))
-            holds[node] += extra
-            spare -= extra
-    return tuple((POD_SET, node, count) for node, count in sorted(holds.items()) if count > 0)
+        admitted = admitted_counts(workload)
+        needed = kind.needed(job, pods, admitted) if job is not None else {}
+        spare = {pod_set: min(needed.get(pod_set, 0), count) for pod_set, count in admitted.items()}
+        for (pod_set, _), count in busy.items():
+            spare[pod_set] = spare.get(pod_set, 0) - count
+        for pod_set, node, count in admitted_places(workload):  # in its order, so that every reader finds the same
+            extra = min(max(spare[pod_set], 0), max(count - busy[pod_set, node], 0))
+            holds[pod_set, node] += extra
+            spare[pod_set] -= extra
+    return tuple((pod_set, node, count) for (pod_set, node), count in sorted(holds.items()) if count > 0)
 
 
-def free_slots(workload: Object, pods: Iterable[Object]) -> list[str]:
-    """The nodes that gated pods may be pinned to, one entry a pod, in the order of the admission."""
-    slots, busy = admitted_slots(workload), occupied(pods)
-    return [node for node, count in slots.items() for _ in range(count - busy[node])]
+def free_places(workload: Object, pods: Iterable[Object], kind: QueuedKind = BATCH_JOB) -> dict[str, list[str]]:
+    """Pod set → the nodes that its gated pods may be pinned to, one entry a pod, in the order of the admission."""
+    busy = occupied_places(pods, kind)
+    free: dict[str, list[str]] = {}
+    for pod_set, node, count in admitted_places(workload):
+        taken = min(busy[pod_set, node], count)
+        busy[pod_set, node] -= taken  # a node may be named twice for one pod set
+        free.setdefault(pod_set, []).extend([node] * (count - taken))
+    return free

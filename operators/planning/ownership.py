@@ -40,10 +40,10 @@ def runs_elsewhere(workload: Object) -> bool:
     return bool(slash) and group not in QUEUED_GROUPS
 
 
-def shadow_name(job_name: str, job_uid: str) -> str:
-    """The name of a Job's shadow Workload. The uid tells a Job from an earlier one of the same name."""
-    mark = hashlib.sha256(job_uid.encode()).hexdigest()[:6]
-    return f"job-{job_name[: _NAME_LIMIT - 11].rstrip('-.')}-{mark}"
+def shadow_name(name: str, uid: str, kind: str = "job") -> str:
+    """The name of an object's shadow Workload. The uid tells it from an earlier one of the same name."""
+    mark = hashlib.sha256(uid.encode()).hexdigest()[:6]
+    return f"{kind}-{name[: _NAME_LIMIT - len(kind) - 8].rstrip('-.')}-{mark}"
 
 
 def controller_of(obj: Object) -> Object | None:

@@ -95,6 +95,8 @@ def pod_set_of(
 
 def _settings(template: Object, owner: Object | None, count: int, amounts: Mapping[str, int]) -> dict[str, Any]:
     found = pod_set_settings(template, owner)
+    if owner is None:
+        found.pop("minCount", None)  # only a Job can be told to run with fewer pods
     if "minCount" in found:
         found["minCount"] = min(found["minCount"], count)  # the count shrinks as completions are reached
     devices = sum(amount for resource, amount in amounts.items() if is_device(resource))

@@ -81,6 +81,16 @@ _ALL = [
         False,
     ),
     _builtin("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False),
+    # Kinds that the queue takes where they are served (operators.workloads.integrations).
+    _builtin("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet"),
+    _builtin("ray.io", "v1", "rayjobs", "RayJob"),
+    _builtin("ray.io", "v1", "rayclusters", "RayCluster"),
+    _builtin("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob"),
+    _builtin("leaderworkerset.x-k8s.io", "v1", "leaderworkersets", "LeaderWorkerSet"),
+    _builtin("scheduling.k8s.io", "v1beta1", "podgroups", "PodGroup"),
+    _builtin("apps", "v1", "statefulsets", "StatefulSet"),
+    _builtin("", "v1", "podtemplates", "PodTemplate"),
+    _builtin("autoscaling.x-k8s.io", "v1", "provisioningrequests", "ProvisioningRequest"),
     *(ResourceType(GROUP, VERSION, kind.plural, kind.name, kind.namespaced) for kind in KINDS),
 ]
 

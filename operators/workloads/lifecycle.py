@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from crds.conditions import ADMITTED, EVICTED, FINISHED, PODS_READY, READY, find, is_true, set_condition, timestamp
+from crds.conditions import ADMITTED, EVICTED, FINISHED, PODS_READY, READY, find, is_true, timestamp
+from operators.planning.batch_job import BATCH_JOB
 from operators.planning.decisions import Admitted
 from operators.planning.fleet_objects import has_ended, is_going, pod_sets
-from operators.planning.holding import admitted_slots, held, pinned_node
+from operators.planning.holding import admitted_counts, held, pinned_node
 from operators.planning.job_shape import Shape
 from operators.planning.outlook import (
     MAXIMUM_RUNTIME_EXCEEDED,
@@ -26,7 +27,9 @@ from operators.planning.outlook import (
     next_requeue,
     shut_out,
 )
+from operators.planning.queued_kind import Counts, End, QueuedKind
 from operators.workloads.pinning import Pin, assign, larger_than_admitted
+from operators.workloads.status_draft import Draft
 from operators.workloads.time_limits import RECOVERING, next_look, overdue, ran_for
 from scheduler import Reason
 
@@ -55,64 +58,23 @@ class View:
     waiting: tuple[Reason, ...]
     node_exists: Callable[[str], bool]
     now: datetime
+    kind: QueuedKind = BATCH_JOB  # of `job`, which is the object that is governed, whatever its kind
     name_taken: bool = False  # a Job that it did not make has the name of the one it would make
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What to do, in this order: status, suspension, pins, pods to bury."""
+    """What to do, in this order: status, suspension, pins, pods to delete, pods to bury."""
 
     status: dict[str, Any] | None = None
     suspend: bool | None = None
     pins: tuple[Pin, ...] = ()
+    counts: Counts = field(default_factory=dict)  # pods by pod set, when it is started
+    remove: tuple[Object, ...] = ()  # pods of what cannot be suspended, to be stopped
     bury: tuple[Object, ...] = ()  # pods on nodes that do not exist: no kubelet will end them
     event: Reason | None = None
     warning: bool = False
     again: float | None = None  # seconds after which time alone may change something
-
-
-@dataclass(slots=True)
-class _Status:
-    """The status to be, built up from what it was."""
-
-    view: View
-    conditions: list[dict[str, Any]] = field(default_factory=list)
-    admission: Mapping[str, Any] | None = None
-    reasons: list[dict[str, str]] = field(default_factory=list)
-    requeue: Mapping[str, Any] | None = None
-    past_runtime: int | None = None
-    position: int | None = None
-
-    def __post_init__(self) -> None:
-        status = self.view.workload.get("status") or {}
-        self.conditions = [dict(one) for one in status.get("conditions") or ()]
-        self.admission = status.get("admission")
-        self.requeue = status.get("requeue")
-        self.past_runtime = status.get("pastRuntimeSeconds")
-
-    def set(self, kind: str, value: bool | None, reason: str, message: str = "") -> None:
-        generation = self.view.workload["metadata"].get("generation", 0)
-        self.conditions = set_condition(self.conditions, kind, value, reason, message, self.view.now, generation)
-
-    def keep(self, kind: str) -> None:
-        """A condition that stays as it is, or starts as False."""
-        old = find(self.conditions, kind)
-        if old is None:
-            self.set(kind, False, "NotYet")
-        else:
-            self.set(kind, old["status"] == "True", str(old["reason"]), str(old.get("message", "")))
-
-    def wire(self) -> dict[str, Any]:
-        out: dict[str, Any] = {
-            "conditions": self.conditions,
-            "observedGeneration": self.view.workload["metadata"].get("generation", 0),
-        }
-        if self.admission is not None:
-            out["admission"] = dict(self.admission)
-        if self.reasons:
-            out["reasons"] = self.reasons
-        rest = {"requeue": self.requeue, "pastRuntimeSeconds": self.past_runtime, "position": self.position}
-        return out | {name: value for name, value in rest.items() if value is not None}
 
 
 def decide(view: View) -> Outcome:
@@ -121,7 +83,7 @@ def decide(view: View) -> Outcome:
         return Outcome()
     if view.job is None and view.workload["spec"].get("ref"):
         return Outcome()  # the shadow of a Job that is gone; the garbage collector takes it
-    end = job_end(view.job)
+    end = view.kind.end(view.job, view.pods) if view.job is not None else None
     if end is not None:
         return _finish(view, *end)
     if (view.workload.get("status") or {}).get("admission") is not None:
@@ -134,14 +96,9 @@ def decide(view: View) -> Outcome:
     return _wait(view)
 
 
-def job_end(job: Object | None) -> tuple[bool, str, str] | None:
-    """(succeeded, reason, message) of a Job that has ended."""
-    for one in ((job or {}).get("status") or {}).get("conditions") or ():
-        if one["status"] == "True" and one["type"] in {"Complete", "Failed"}:
-            succeeded = one["type"] == "Complete"
-            reason = "Succeeded" if succeeded else str(one.get("reason") or "Failed")
-            return succeeded, reason, str(one.get("message") or "")
-    return None
+def job_end(job: Object | None) -> End | None:
+    """(succeeded, reason, message) of a batch/v1 Job that has ended."""
+    return BATCH_JOB.end(job, ()) if job is not None else None
 
 
 def blockers(view: View) -> tuple[Reason, ...]:
@@ -174,12 +131,12 @@ def stop_reason(view: View) -> Reason | None:
         return Reason(INACTIVE, "spec.active is false", "set spec.active to true")
     if view.job is None:
         return Reason(JOB_MISSING, "its Job was deleted", "")
-    for _, node, _ in held(view.workload, view.job, view.pods, stopping=False):
+    for _, node, _ in held(view.workload, view.job, view.pods, False, view.kind):
         if not view.node_exists(node):
             return Reason(NODE_LOST, f"node {node} is gone", "it waits for another")
     if view.eviction is not None:
         return view.eviction
-    if view.job["spec"].get("suspend") and not _same_pods(view):
+    if view.kind.is_suspended(view.job) and not _same_pods(view):
         return Reason(PODS_CHANGED, "its pods are not those that were admitted", "it is queued again")
     return check_to_stop(view.workload) or overdue(view.workload, view.now)
 
@@ -199,7 +156,7 @@ def _but_for_counts(pod_set: Object) -> dict[str, Any]:
 
 
 def _finish(view: View, succeeded: bool, reason: str, message: str) -> Outcome:
-    status = _Status(view)
+    status = Draft(view.workload, view.now)
     if find(status.conditions, ADMITTED) is None:
         status.set(ADMITTED, False, "NeverAdmitted")
     status.set(FINISHED, True, reason, message)
@@ -210,7 +167,7 @@ def _finish(view: View, succeeded: bool, reason: str, message: str) -> Outcome:
 
 
 def _admit(view: View, decision: Admitted) -> Outcome:
-    status, admission = _Status(view), decision.admission
+    status, admission = Draft(view.workload, view.now), decision.admission
     places: dict[str, None] = dict.fromkeys(one.node for one in admission.placements)
     pods = sum(one.count for one in admission.placements)
     message = f"{pods} pod{'s' * (pods != 1)} on {len(places)} node{'s' * (len(places) != 1)} of pool {admission.pool}"
@@ -224,16 +181,21 @@ def _admit(view: View, decision: Admitted) -> Outcome:
     status.set(FINISHED, False, "NotYet")
     status.set(EVICTED, False, "NotEvicted")
     status.set(READY, False, "Starting", "its pods are being started")
-    return Outcome(status.wire(), suspend=False, event=Reason(ADMITTED, message))
+    counts: dict[str, int] = {}
+    for one in admission.placements:
+        counts[one.pod_set] = counts.get(one.pod_set, 0) + one.count
+    return Outcome(status.wire(), suspend=False, counts=counts, event=Reason(ADMITTED, message))
 
 
 def _run(view: View) -> Outcome:
     job = view.job
     assert job is not None  # stop_reason saw to it
-    status = _Status(view)
-    pins, left = assign(view.workload, view.pods)
-    ready, why, message = pods_ready(job, sum(admitted_slots(view.workload).values()))
-    large = larger_than_admitted(view.workload, view.pods)
+    status = Draft(view.workload, view.now)
+    pins, left = assign(view.workload, view.pods, view.kind)
+    counts = admitted_counts(view.workload)
+    ready = view.kind.ready(job, view.pods, counts)
+    why, message = (PODS_READY, "") if ready else ("Starting", "its pods are being started")
+    large = larger_than_admitted(view.workload, view.pods, view.kind)
     if large:
         ready, why, message = False, "PodLargerThanAdmitted", f"pod {large[0]} asks for more than was admitted"
     elif left and not ready:
@@ -248,7 +210,7 @@ def _run(view: View) -> Outcome:
     status.set(READY, ready, why, message)
     wire = status.wire()
     again = next_look({**view.workload, "status": wire}, view.now)
-    return Outcome(wire, suspend=False, pins=pins, again=again)
+    return Outcome(wire, suspend=False, counts=counts, pins=pins, again=again)
 
 
 def _was_ready(workload: Object) -> bool:
@@ -257,17 +219,8 @@ def _was_ready(workload: Object) -> bool:
     return before is not None and (before["status"] == "True" or before["reason"] == RECOVERING)
 
 
-def pods_ready(job: Object, admitted: int) -> tuple[bool, str, str]:
-    """PodsReady of a running Job: all that were admitted are ready or have succeeded."""
-    done = job.get("status") or {}
-    up = int(done.get("ready") or 0) + int(done.get("succeeded") or 0)
-    if up >= admitted > 0:
-        return True, PODS_READY, ""
-    return False, "Starting", "its pods are being started"
-
-
 def _evict(view: View, why: Reason) -> Outcome:
-    status = _Status(view)
+    status = Draft(view.workload, view.now)
     status.keep(ADMITTED)
     status.keep(FINISHED)
     status.set(EVICTED, True, why.code, why.message)
@@ -279,27 +232,26 @@ def _evict(view: View, why: Reason) -> Outcome:
         over = why.code == MAXIMUM_RUNTIME_EXCEEDED
         ran = int(status.past_runtime or 0) + ran_for(view.workload, view.now)
         status.past_runtime = max(ran, view.workload["spec"]["maximumRuntimeSeconds"]) if over else ran
-    return Outcome(status.wire(), suspend=True, bury=_unended(view), event=why, warning=True)
+    return Outcome(status.wire(), suspend=True, remove=_to_remove(view), bury=_unended(view), event=why, warning=True)
 
 
 def _stop(view: View) -> Outcome:
     """Evicted and not let go yet: suspend the Job, wait until its pods are gone, then give the room back."""
-    job = view.job
-    alive = [pod for pod in view.pods if not has_ended(pod) and pinned_node(pod)]
-    if job is not None and (not job["spec"].get("suspend") or alive):
-        return Outcome(suspend=True, bury=_unended(view))
-    status = _Status(view)
+    job, kind = view.job, view.kind
+    if job is not None and ((kind.suspendable and not kind.is_suspended(job)) or _alive(view)):
+        return Outcome(suspend=True, remove=_to_remove(view), bury=_unended(view))
+    status = Draft(view.workload, view.now)
     why = find(status.conditions, EVICTED) or {"reason": EVICTED, "message": ""}
     status.admission = None
     status.set(ADMITTED, False, EVICTED, str(why.get("message", "")))
-    for kind in (PODS_READY, FINISHED, EVICTED, READY):
-        status.keep(kind)
+    for condition in (PODS_READY, FINISHED, EVICTED, READY):
+        status.keep(condition)
     status.reasons = [{"code": str(why["reason"]), "message": str(why.get("message", "")), "nearest": ""}]
     return Outcome(status.wire(), suspend=True)
 
 
 def _wait(view: View) -> Outcome:
-    status = _Status(view)
+    status = Draft(view.workload, view.now)
     reasons = blockers(view) or view.waiting or (Reason(QUEUED, "it will be looked at in a moment", ""),)
     status.reasons = [{"code": r.code, "message": r.message[:4096], "nearest": r.nearest[:4096]} for r in reasons[:16]]
     first = reasons[0]
@@ -314,6 +266,15 @@ def _wait(view: View) -> Outcome:
     changed = before is None or before["reason"] != first.code
     quiet = first.code in {QUEUED, JOB_MISSING}
     return Outcome(status.wire(), suspend=True, event=first if changed and not quiet else None)
+
+
+def _alive(view: View) -> tuple[Object, ...]:
+    return tuple(pod for pod in view.pods if not has_ended(pod) and pinned_node(pod))
+
+
+def _to_remove(view: View) -> tuple[Object, ...]:
+    """Pods of what cannot be suspended, that were let go and are not being deleted yet."""
+    return () if view.kind.suspendable else tuple(pod for pod in _alive(view) if not is_going(pod))
 
 
 def _unended(view: View) -> tuple[Object, ...]:

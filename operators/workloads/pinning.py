@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from crds.labels import HOSTNAME, SCHEDULING_GATE
+from operators.planning.batch_job import BATCH_JOB
 from operators.planning.fleet_objects import has_ended
-from operators.planning.holding import admitted_slots, free_slots
+from operators.planning.holding import admitted_places, free_places
 from operators.planning.pod_requests import exceeds, pod_requests, read_amounts
+from operators.planning.queued_kind import QueuedKind
 
 Object = Mapping[str, Any]
 _INDEX = "batch.kubernetes.io/job-completion-index"
+_JOB_OF_SET = "jobset.sigs.k8s.io/job-index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +38,37 @@ def gated(pods: Iterable[Object]) -> list[Object]:
     return sorted(found, key=_rank)
 
 
-def assign(workload: Object, pods: Sequence[Object]) -> tuple[tuple[Pin, ...], int]:
+def assign(workload: Object, pods: Sequence[Object], kind: QueuedKind = BATCH_JOB) -> tuple[tuple[Pin, ...], int]:
     """Pins for the gated pods, and how many of them are left without a place.
 
     What is already pinned is read from the pods themselves, so a restart in the middle
     goes on with what is left. A pod that is larger than what was admitted gets no place.
     """
-    too_large = set(larger_than_admitted(workload, pods))
-    waiting = [pod for pod in gated(pods) if pod["metadata"]["name"] not in too_large]
-    places = [node for node, count in admitted_slots(workload).items() for _ in range(count)]
-    free = free_slots(workload, pods)
+    too_large = set(larger_than_admitted(workload, pods, kind))
+    places: dict[str, list[str]] = {}
+    for pod_set, node, count in admitted_places(workload):
+        places.setdefault(pod_set, []).extend([node] * count)
+    free = free_places(workload, pods, kind)
+    waiting: dict[str, list[Object]] = {}
+    for pod in gated(pods):
+        if pod["metadata"]["name"] not in too_large:
+            waiting.setdefault(kind.pod_set_of(pod), []).append(pod)
+    pins: list[Pin] = []
+    left = 0
+    for pod_set, those in waiting.items():
+        more, without = _assign(those, places.get(pod_set, []), free.get(pod_set, []))
+        pins += more
+        left += without
+    return tuple(pins), left
+
+
+def _assign(pods: Sequence[Object], places: Sequence[str], free: list[str]) -> tuple[list[Pin], int]:
+    """Within one pod set. `places`: of the admission, by rank; `free`: those that nobody has, used up here."""
     pins: list[Pin] = []
     others: list[Object] = []
-    for pod in waiting:
+    for pod in pods:
         # Rank i has place i, in whatever order the pods turn up: neighbours in rank are neighbours in space.
-        rank = _index(pod)
+        rank = _index(pod) if _set_index(pod) == 0 else None
         place = places[rank % len(places)] if rank is not None and places else None
         if place is not None and place in free and _own_place(pod) in {None, place}:
             free.remove(place)
@@ -65,14 +84,17 @@ def assign(workload: Object, pods: Sequence[Object]) -> tuple[tuple[Pin, ...], i
             continue
         free.remove(place)
         pins.append(Pin(pod, place))
-    return tuple(pins), left
+    return pins, left
 
 
-def larger_than_admitted(workload: Object, pods: Iterable[Object]) -> list[str]:
-    """Names of gated pods that ask for more than the pod set that was admitted."""
-    sets = workload["spec"].get("podSets") or ()
-    counted = read_amounts(sets[0].get("requests") or {}) if sets else {}
-    return [pod["metadata"]["name"] for pod in gated(pods) if exceeds(pod_requests(pod["spec"]), counted)]
+def larger_than_admitted(workload: Object, pods: Iterable[Object], kind: QueuedKind = BATCH_JOB) -> list[str]:
+    """Names of gated pods that ask for more than the pod set that was admitted, or are of no pod set of it."""
+    counted = {one["name"]: read_amounts(one.get("requests") or {}) for one in workload["spec"].get("podSets") or ()}
+    return [
+        pod["metadata"]["name"]
+        for pod in gated(pods)
+        if exceeds(pod_requests(pod["spec"]), counted.get(kind.pod_set_of(pod), {}))
+    ]
 
 
 def patch(pin: Pin) -> list[dict[str, Any]]:
@@ -110,9 +132,15 @@ def _own_place(pod: Object) -> str | None:
     return (pod["spec"].get("nodeSelector") or {}).get(HOSTNAME)
 
 
-def _rank(pod: Object) -> tuple[int, str, str]:
+def _set_index(pod: Object) -> int:
+    """Which Job of its replicated Job in a JobSet it is of: completion indexes start anew in each."""
+    index = (pod["metadata"].get("labels") or {}).get(_JOB_OF_SET, "")
+    return int(index) if index.isdigit() else 0
+
+
+def _rank(pod: Object) -> tuple[int, int, str, str]:
     meta = pod["metadata"]
-    return _index(pod) or 0, str(meta.get("creationTimestamp") or ""), meta["name"]
+    return _set_index(pod), _index(pod) or 0, str(meta.get("creationTimestamp") or ""), meta["name"]
 
 
 def _escaped(key: str) -> str:
