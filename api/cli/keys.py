@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli.collateral import collateral
 from api.cli.custody import custodian, policy, sign
 from api.cli.key_options import (
     KEY_BYTES,
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.add_typer(custodian, name="custodian")
 app.add_typer(policy, name="policy")
+app.add_typer(collateral, name="collateral")
 app.command("sign")(sign)
 
 

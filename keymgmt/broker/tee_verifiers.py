@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
-
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from crds.errors import InvalidInput
 from keymgmt.attestation import (
@@ -24,6 +19,7 @@ from keymgmt.attestation import (
     parse_kbs_evidence,
     verify_snp,
 )
+from keymgmt.attestation.anchors import anchors_with
 from keymgmt.attestation.collateral.cache import CollateralCache
 from keymgmt.attestation.collateral.freshness import FreshnessPolicy
 from keymgmt.attestation.intel import BUILTIN_ANCHORS as INTEL_ANCHORS
@@ -77,7 +73,7 @@ class TeeVerifier(Protocol):
 def tee_verifiers(config: Attestation) -> dict[str, TeeVerifier]:
     """A verifier for every TEE name that the service answers to. Raises InvalidInput."""
     intel = _IntelCollateralAtHand(
-        config.collateral_cache, _anchors(config.trust_intel, INTEL_ANCHORS, config.intel_roots)
+        config.collateral_cache, anchors_with(INTEL_ANCHORS if config.trust_intel else {}, config.intel_roots)
     )
     return {
         "snp": _Snp(config),
@@ -203,7 +199,7 @@ class _Sgx:
 
 class _Nitro:
     def __init__(self, config: Attestation) -> None:
-        self._anchors = _anchors(config.trust_aws_nitro, AWS_ANCHORS, config.nitro_roots)
+        self._anchors = anchors_with(AWS_ANCHORS if config.trust_aws_nitro else {}, config.nitro_roots)
         self._policy = NitroPolicy(max_age=timedelta(seconds=config.nitro.max_age_seconds))
 
     @property
@@ -247,18 +243,3 @@ def _digests(listed: tuple[str, ...] | None, size: int, where: str) -> frozenset
             f"a digest has {size} bytes", where=f"attestation.{where}", fix=f"give {2 * size} hex digits"
         )
     return found
-
-
-def _anchors(builtin_trusted: bool, builtin: Mapping[str, str], files: tuple[Path, ...]) -> dict[str, str]:
-    """SHA-256 of each trusted root (DER) → label; `local:<file name>` for roots named in the configuration."""
-    anchors = dict(builtin) if builtin_trusted else {}
-    for path in files:
-        try:
-            data = path.read_bytes()
-            pem = data.startswith(b"-----BEGIN")
-            certificate = x509.load_pem_x509_certificate(data) if pem else x509.load_der_x509_certificate(data)
-        except (OSError, ValueError):
-            raise InvalidInput("not a certificate in PEM or DER", where=str(path)) from None
-        digest = hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
-        anchors[digest] = f"local:{path.stem}"
-    return anchors
