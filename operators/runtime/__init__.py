@@ -1,15 +1,15 @@
 """What every operator stands on: cluster client, watched stores, retrying work queues, kopf.
 
-kopf watches and hands each event to a store; stores tell controllers which keys to
-visit; a work queue visits them with back-off until they are right. Nothing here knows
-a kind's meaning.
+kopf watches (`watch` those kinds that change most) and each event goes to a store;
+stores tell controllers which keys to visit; a work queue visits them with back-off
+until they are right. Nothing here knows a kind's meaning.
 """
 
 from operators.runtime.cluster import ApiFault, Cluster
 from operators.runtime.controller import Attachable, Controller, Key, Touches
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.runtime.run import Runtime
-from operators.runtime.status import add_finalizer, drop_finalizer, write_status
+from operators.runtime.status import add_finalizer, drop_finalizer, patch_status, write_status
 from operators.runtime.store import Index, Store, Stores
 from operators.runtime.workqueue import WorkQueue
 
@@ -29,5 +29,6 @@ __all__ = [
     "WorkQueue",
     "add_finalizer",
     "drop_finalizer",
+    "patch_status",
     "write_status",
 ]

@@ -1,4 +1,4 @@
-"""Joins kopf's watching, the stores, the work queues and a periodic full resync."""
+"""Joins the watches, the stores, the work queues and a periodic full resync."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from operators.runtime.cluster import ApiFault, Cluster
 from operators.runtime.controller import Attachable, Controller, Key
 from operators.runtime.kopf_setup import settings
 from operators.runtime.store import Store, Stores
+from operators.runtime.watch import Watch
 from operators.runtime.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
 _EARLY_RESYNCS = (3.0, 12.0)  # seconds
+HOT = frozenset({"Workload", "Job", "Pod"})
+"""Kinds that change with every piece of work; they are watched without kopf (see `Watch`)."""
 
 
 class Runtime:
@@ -40,6 +43,7 @@ class Runtime:
         self.resync_seconds = resync_seconds
         self._kubeconfig = kubeconfig
         self.queues: dict[str, WorkQueue[Key]] = {}
+        self._watches: list[Watch] = []
         self.ready = asyncio.Event()
         for controller in controllers:
             queue = WorkQueue[Key](controller.name, controller.reconcile, controller.workers)
@@ -51,6 +55,7 @@ class Runtime:
 
     async def run(self, stop: asyncio.Event) -> None:
         """List everything once, then follow events; returns soon after `stop` is set."""
+        self._watches = [Watch(self.cluster, store) for store in self.stores if store.resource.kind in HOT]
         await self._resync_until_done(stop)
         if stop.is_set():
             return
@@ -59,6 +64,7 @@ class Runtime:
             asyncio.create_task(stop.wait(), name="stop"),
             *(asyncio.create_task(queue.run(), name=name) for name, queue in self.queues.items()),
             asyncio.create_task(self._resync_forever(), name="resync"),
+            *(asyncio.create_task(watch.run(), name=f"watch of {watch.kind}") for watch in self._watches),
             asyncio.create_task(self._kopf(stop), name="kopf"),
         ]
         try:
@@ -80,7 +86,10 @@ class Runtime:
         delay = 0.2
         while not stop.is_set():
             try:
-                await self.resync()
+                # A watch goes on from its own list without a gap.
+                await asyncio.gather(
+                    *(self._resync_store(store) for store in self._kopfs()), *(watch.list() for watch in self._watches)
+                )
                 return
             except ApiFault as fault:
                 log.warning("first listing failed, again in %.1f s: %s", delay, fault)
@@ -91,16 +100,22 @@ class Runtime:
         """List every watched kind; finds what a watch gap has hidden, deletions above all."""
         await asyncio.gather(*(self._resync_store(store) for store in self.stores))
 
+    def _kopfs(self) -> list[Store]:
+        return [store for store in self.stores if store.resource.kind not in HOT]
+
     async def _resync_store(self, store: Store) -> None:
         newest = store.newest()
         store.replace(await self.cluster.list(store.resource), newest)
 
     async def _resync_forever(self) -> None:
-        # What is deleted between the first list and the first watch is told by nobody: look again soon.
+        # What is deleted between the first list and kopf's first watch is told by nobody: look again soon.
         for delay in itertools.chain(_EARLY_RESYNCS, itertools.repeat(self.resync_seconds)):
             await asyncio.sleep(delay)
             try:
-                await self.resync()
+                if delay in _EARLY_RESYNCS:
+                    await asyncio.gather(*(self._resync_store(store) for store in self._kopfs()))
+                else:
+                    await self.resync()
             except ApiFault as fault:
                 log.warning("resync failed, another one follows: %s", fault)
 
@@ -115,7 +130,7 @@ class Runtime:
                 return kopf.login_with_kubeconfig(**kwargs)
             return kopf.login_with_service_account(**kwargs)
 
-        for store in self.stores:
+        for store in self._kopfs():
             _watch(registry, store)
         await asyncio.sleep(0)  # let the queues start their workers: kopf takes later tasks for its own
         beside = asyncio.all_tasks()

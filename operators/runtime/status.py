@@ -32,6 +32,31 @@ async def write_status(
     return True
 
 
+async def patch_status(
+    cluster: Cluster, stores: Stores, obj: Mapping[str, Any], status: Mapping[str, Any], manager: str
+) -> bool:
+    """The same by a merge patch of what differs, for kinds that are written hundreds of times a second.
+
+    It costs the API server less than an apply and carries less. The resourceVersion makes it fail with a conflict
+    when the object is not the one that was looked at; lists are replaced whole, so this is what keeps entries
+    that others have written meanwhile.
+    """
+    present, meta = obj.get("status") or {}, obj["metadata"]
+    change: Object = {field: value for field, value in status.items() if present.get(field) != value}
+    change.update({field: None for field in _stated(obj, manager) if field in present and field not in status})
+    if not change:
+        return False
+    for field, value in change.items():
+        if isinstance(value, dict):
+            # A merge patch adds to a mapping; what is not in it any more has to be named.
+            change[field] = {**dict.fromkeys(present.get(field) or ()), **value}
+    body = {"metadata": {"resourceVersion": meta["resourceVersion"], "uid": meta["uid"]}, "status": change}
+    stores.observe(
+        await cluster.merge_patch(type_of(obj), meta["name"], body, manager, meta.get("namespace"), "status")
+    )
+    return True
+
+
 def differs(obj: Mapping[str, Any], status: Mapping[str, Any], manager: str) -> bool:
     """Whether the object's status says something else, in the fields that are this manager's or are to be."""
     present = obj.get("status") or {}

@@ -30,6 +30,7 @@ class Watch:
     """One kind, followed until cancelled."""
 
     def __init__(self, cluster: Cluster, store: Store, label_selector: str = "") -> None:
+        self.kind = store.resource.kind
         self._cluster = cluster
         self._store = store
         self._selector = label_selector

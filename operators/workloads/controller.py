@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +14,12 @@ from prometheus_client import Counter, Histogram
 from crds.conditions import ADMITTED, FINISHED, PODS_READY, READY, is_true
 from crds.labels import MANAGER_WORKLOADS
 from operators.planning.decisions import Decisions
+from operators.planning.family import Family
 from operators.planning.fleet_objects import seconds
-from operators.planning.job_shape import Shape, shape_of
-from operators.planning.ownership import governed_job, governing_workload, job_of, owning_job, runs_elsewhere
-from operators.runtime import RESOURCES, ApiFault, Cluster, Key, Stores, Touches, WorkQueue, write_status
+from operators.planning.ownership import owning_job, runs_elsewhere
+from operators.planning.queued_kind import Counts, QueuedKind
+from operators.planning.shape import Shape
+from operators.runtime import RESOURCES, ApiFault, Cluster, Key, Stores, Touches, WorkQueue, patch_status
 from operators.runtime.status import differs
 from operators.workloads import external
 from operators.workloads.events import Events
@@ -45,11 +47,14 @@ class WorkloadController:
     name = "workloads"
     workers = 16
 
-    def __init__(self, cluster: Cluster, stores: Stores, decisions: Decisions, events: Events) -> None:
+    def __init__(
+        self, cluster: Cluster, stores: Stores, decisions: Decisions, events: Events, family: Family | None = None
+    ) -> None:
         self.cluster = cluster
         self.stores = stores
         self.decisions = decisions
         self.events = events
+        self.family = family if family is not None else Family(stores)
         self.workloads, self.jobs, self.pods = (stores.watch(kind) for kind in ("Workload", "Job", "Pod"))
         self.nodes, self.namespaces = stores.watch("Node"), stores.watch("Namespace")
         self.classes, self.limits = stores.watch("RuntimeClass"), stores.watch("LimitRange")
@@ -59,12 +64,13 @@ class WorkloadController:
         self._soft_written: dict[Key, float] = {}
         self.watches: Mapping[str, Touches] = {
             "Workload": lambda obj: (_key(obj),),
-            "Job": lambda obj: (_split(governing_workload(obj)),),
-            "Pod": self._pod,
+            "Job": self._governing,
+            "Pod": self._governing,
             "Namespace": lambda obj: (_key(one) for one in self.workloads.in_namespace(obj["metadata"]["name"])),
         }
         # Only a node that vanishes matters to its Workloads; its heartbeats do not.
         self.nodes.listen(self._node)
+        self.family.listen(lambda root: self._add(_split(self.family.workload_of(root))))
         decisions.listen("workload", lambda key: self._add(_split(key)))
         self._queue: WorkQueue[Key] | None = None
 
@@ -75,9 +81,9 @@ class WorkloadController:
         if self._queue is not None:
             self._queue.add(key)
 
-    def _pod(self, pod: Object) -> Iterable[Key]:
-        job = job_of(pod, self.jobs)
-        return (_split(governing_workload(job)),) if job is not None else ()
+    def _governing(self, obj: Object) -> Iterable[Key]:
+        root = self.family.root(obj)
+        return (_split(self.family.workload_of(root)),) if root is not None else ()
 
     def _node(self, old: Object | None, new: Object | None) -> None:
         if new is None and old is not None:
@@ -96,20 +102,22 @@ class WorkloadController:
             self._drop_admission(key)
         pause = await self._write(key, workload, outcome)
         if outcome.suspend is not None and view.job is not None:
-            await self._suspend(view.job, outcome.suspend)
+            await self._suspend(view, outcome.suspend, outcome.counts)
         await self._pin(outcome.pins)
-        await self._bury(outcome.bury)
+        await self._delete(outcome.remove)
+        await self._delete(outcome.bury, grace_seconds=0)
         return min((due for due in (pause, outcome.again) if due is not None), default=None)
 
     def _look(self, workload: dict[str, Any], elsewhere: bool) -> View:
         key, namespace = _text(workload), workload["metadata"]["namespace"]
-        job = None if elsewhere else governed_job(workload, self.jobs)
-        uid = job["metadata"]["uid"] if job is not None else (workload["spec"].get("ref") or {}).get("uid", "")
+        job = None if elsewhere else self.family.governed(workload)
+        kind = self.family.kind_for(workload)
         return View(
             workload=workload,
             job=job,
-            pods=self._pods_of_job.get(uid),
-            shape=self._shape(job, namespace) if job is not None else Shape(),
+            kind=kind,
+            pods=self._pods_below(workload, job),
+            shape=self._shape(workload, job, kind) if job is not None else Shape(),
             namespace_ready=is_ready(self.namespaces.get(namespace)),
             admitted=self.decisions.admissions.get(key),
             eviction=self.decisions.evictions.get(key),
@@ -119,10 +127,18 @@ class WorkloadController:
             name_taken=job is None and self.jobs.get(workload["metadata"]["name"], namespace) is not None,
         )
 
-    def _shape(self, job: Object, namespace: str) -> Shape:
-        if not job["spec"].get("suspend"):
-            return Shape()  # it runs: its template cannot change, and only a start looks at the shape
-        return shape_of(job, self.limits.in_namespace(namespace), {c["metadata"]["name"]: c for c in self.classes})
+    def _pods_below(self, workload: Object, root: Object | None) -> Sequence[Object]:
+        if root is not None and root["kind"] != "Job":
+            return self.family.pods(root)
+        meta = root["metadata"] if root is not None else workload["spec"].get("ref") or {}
+        return self._pods_of_job.get(str(meta.get("uid", "")))
+
+    def _shape(self, workload: Object, root: Object, kind: QueuedKind) -> Shape:
+        runs = (workload.get("status") or {}).get("admission") is not None
+        if not kind.is_suspended(root) if kind.suspendable else runs:
+            return Shape()  # its template cannot change, and only a start looks at the shape
+        limits = self.limits.in_namespace(root["metadata"]["namespace"])
+        return self.family.shape(root, limits, {c["metadata"]["name"]: c for c in self.classes})
 
     async def _write(self, key: Key, workload: dict[str, Any], outcome: Outcome) -> float | None:
         """Write the status if it differs; what only informs waits a moment. Returns when to come again."""
@@ -136,7 +152,7 @@ class WorkloadController:
             if now < due:
                 return due - now
             self._soft_written[key] = now
-        await write_status(self.cluster, self.stores, workload, outcome.status, MANAGER_WORKLOADS)
+        await patch_status(self.cluster, self.stores, workload, outcome.status, MANAGER_WORKLOADS)
         self._soft_since.pop(key, None)
         self._note(key, workload, outcome)
         return None
@@ -153,8 +169,9 @@ class WorkloadController:
             FINISHED_TOTAL.labels("succeeded" if is_true(fresh, READY) else "failed").inc()
             self._soft_written.pop(key, None)
         if outcome.event is not None:
-            job = governed_job(workload, self.jobs)
-            self.events.tell(job if job is not None else workload, outcome.event, outcome.warning)
+            about = self.family.governed(workload)
+            known = about is not None and about["kind"] in RESOURCES  # a group by label is no object
+            self.events.tell(about if about is not None and known else workload, outcome.event, outcome.warning)
 
     def _drop_admission(self, key: Key) -> None:
         text = f"{key[0]}/{key[1]}"
@@ -165,14 +182,18 @@ class WorkloadController:
         self._soft_since.pop(key, None)
         self._soft_written.pop(key, None)
 
-    async def _suspend(self, job: Object, suspend: bool) -> None:
-        """Suspend or start a Job, if it is still the very version that was looked at."""
-        if bool(job["spec"].get("suspend")) == suspend or _has_ended(job):
+    async def _suspend(self, view: View, suspend: bool, counts: Counts) -> None:
+        """Suspend or start what it governs, if it is still the very version that was looked at."""
+        root, kind = view.job, view.kind
+        if root is None or kind.end(root, view.pods) is not None:
             return
-        meta = job["metadata"]
-        change = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "spec": {"suspend": suspend}}
+        change = kind.suspension(root, suspend, counts)
+        if change is None:
+            return
+        meta = root["metadata"]
+        change["metadata"] = {**change.get("metadata", {}), "resourceVersion": meta["resourceVersion"]}
         fresh = await self.cluster.merge_patch(
-            RESOURCES["Job"], meta["name"], change, MANAGER_WORKLOADS, meta["namespace"]
+            kind.resource, meta["name"], change, MANAGER_WORKLOADS, meta["namespace"]
         )
         self.stores.observe(fresh)
 
@@ -192,11 +213,11 @@ class WorkloadController:
             if isinstance(problem, BaseException) and not (isinstance(problem, ApiFault) and problem.gone):
                 raise problem
 
-    async def _bury(self, pods: Iterable[Object]) -> None:
+    async def _delete(self, pods: Iterable[Object], grace_seconds: int | None = None) -> None:
         for pod in pods:
             meta = pod["metadata"]
             await self.cluster.delete(
-                RESOURCES["Pod"], meta["name"], meta["namespace"], uid=meta["uid"], grace_seconds=0
+                RESOURCES["Pod"], meta["name"], meta["namespace"], uid=meta["uid"], grace_seconds=grace_seconds
             )
 
 
@@ -216,13 +237,6 @@ def _only_informs(workload: Object, status: Mapping[str, Any]) -> bool:
         }
 
     return rest(old.get("conditions")) == rest(status["conditions"])
-
-
-def _has_ended(job: Object) -> bool:
-    return any(
-        one["type"] in {"Complete", "Failed"} and one["status"] == "True"
-        for one in (job.get("status") or {}).get("conditions") or ()
-    )
 
 
 def _nodes_of(workload: Object) -> tuple[str, ...]:
