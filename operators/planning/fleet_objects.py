@@ -154,6 +154,7 @@ def tenant_state(tenant: Object) -> TenantState:
         parent=spec.get("parent") or "",
         strict=spec.get("queueing") == "strict",
         drain=spec.get("drain", False),
+        priority_ceiling=spec.get("priorityCeiling"),
     )
 
 

@@ -1,0 +1,163 @@
+"""Up to its nominal a tenant always gets there, by reclaiming from those who borrow and from nobody else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler import ClassQuota, TenantState
+from scheduler.queueing.entitlements import Entitlements
+
+NAMES = tuple("abcdef")
+FEW = st.integers(0, 6)
+TENANT = st.tuples(st.sampled_from(["", *NAMES]), st.integers(1, 4), FEW, FEW, st.none() | FEW)
+FOREST = st.tuples(*[TENANT for _ in NAMES])
+USES = st.tuples(*[st.integers(0, 12) for _ in NAMES])
+
+
+def build(forest, spare: int) -> Entitlements:
+    """One class whose capacity covers all nominals, and `spare` devices."""
+    tenants = [
+        TenantState(name, weight, {"H200": ClassQuota(nominal, borrow, lend)}, parent=parent)
+        for name, (parent, weight, nominal, borrow, lend) in zip(NAMES, forest, strict=True)
+    ]
+    capacity = sum(nominal for _, _, nominal, _, _ in forest) + spare
+    return Entitlements(tenants, {}, {"H200": capacity})
+
+
+def room(now: Entitlements, capacity: int) -> int:
+    return capacity - sum(now.used(name, "H200") for name in NAMES)
+
+
+def reclaim(now: Entitlements, tenant: str, wanted: int, capacity: int) -> list[str]:
+    """From whom a device was taken, one after the other, until `wanted` fit."""
+    taken: list[str] = []
+    while now.refuse(tenant, "H200", wanted) is not None or room(now, capacity) < wanted:
+        victims = [other for other in NAMES if now.may_reclaim_from(tenant, other, "H200", wanted)]
+        assert victims, "a tenant within its nominal finds nobody to reclaim from"
+        assert all(now.excess(victim, "H200") > 0 for victim in victims)
+        now.charge(victims[0], "H200", -1)
+        taken.append(victims[0])
+    return taken
+
+
+@settings(max_examples=120)
+@given(FOREST, USES, st.integers(0, 6))
+def test_nominal_is_always_within_reach(forest, uses, spare: int) -> None:
+    """Whatever is in use, also more than any quota allows, as after quotas were lowered."""
+    for tenant in NAMES:
+        now = build(forest, spare).as_scratch()
+        for name, devices in zip(NAMES, uses, strict=True):
+            now.charge(name, "H200", devices)
+        nominal = forest[NAMES.index(tenant)][2]
+        capacity = sum(one[2] for one in forest) + spare
+        missing = nominal - now.used(tenant, "H200")
+        if missing <= 0:
+            continue
+        assert now.within_nominal(tenant, "H200", missing)
+        before = {name: now.used(name, "H200") for name in NAMES}
+        reclaim(now, tenant, missing, capacity)
+        now.charge(tenant, "H200", missing)
+        for name in NAMES:
+            assert now.used(name, "H200") >= min(before[name], forest[NAMES.index(name)][2])
+            assert not now.may_reclaim_from(name, tenant, "H200")
+
+
+@settings(max_examples=80)
+@given(FOREST, USES, st.integers(0, 6), st.lists(st.sampled_from(NAMES), max_size=30))
+def test_after_one_round_of_reclaim_nobody_waits_below_nominal_and_nobody_is_evicted_again(
+    forest, demands, spare: int, first_come
+) -> None:
+    """Tenants ask for single devices: first whoever comes, then all in their turns, reclaiming what is theirs."""
+    now, capacity = build(forest, spare).as_scratch(), sum(one[2] for one in forest) + spare
+    pending = dict(zip(NAMES, demands, strict=True))
+
+    def admit(name: str) -> bool:
+        if pending[name] == 0 or room(now, capacity) == 0 or now.refuse(name, "H200", 1) is not None:
+            return False
+        now.charge(name, "H200", 1)
+        pending[name] -= 1
+        return True
+
+    for name in first_come:
+        admit(name)
+    evictions = 0
+    for step in range(3):
+        before = evictions
+        for name in NAMES:
+            while pending[name] and now.within_nominal(name, "H200", 1):
+                for victim in reclaim(now, name, 1, capacity):
+                    pending[victim] += 1
+                    evictions += 1
+                assert admit(name)
+        while any(admit(name) for name in sorted(NAMES, key=lambda name: (now.path(name, "H200", 1), name))):
+            pass
+        if step:
+            assert evictions == before
+        for name in NAMES:
+            assert not pending[name] or not now.within_nominal(name, "H200", 1)
+
+
+@given(FOREST, USES, st.sampled_from(NAMES), st.integers(1, 5))
+def test_a_key_only_grows_whoever_is_charged(forest, uses, who: str, devices: int) -> None:
+    """So that an order may keep old keys and look again when one is on top."""
+    now = build(forest, 3).as_scratch()
+    for name, used in zip(NAMES, uses, strict=True):
+        now.charge(name, "H200", used)
+    before = {name: (now.path(name), now.path(name, "H200", 2)) for name in NAMES}
+    assert all(now_ <= after for now_, after in before.values())
+    now.charge(who, "H200", devices)
+    for name in NAMES:
+        assert before[name][0] <= now.path(name)
+        assert before[name][1] <= now.path(name, "H200", 2)
+
+
+def taken_in_turns(now: Entitlements, names: str, devices: int) -> dict[str, int]:
+    """Who holds how many once `devices` have been given, one by one, to whoever's turn it is."""
+    for _ in range(devices):
+        turn = min(names, key=lambda name: (now.path(name, "H200", 1), name))
+        assert now.refuse(turn, "H200", 1) is None
+        now.charge(turn, "H200", 1)
+    return {name: now.used(name, "H200") for name in names}
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 5), min_size=3, max_size=3), st.lists(st.integers(1, 5), min_size=3, max_size=3))
+def test_what_is_borrowed_goes_by_weight_at_each_level(orgs: list[int], teams: list[int]) -> None:
+    """Three organisations; that the first has three teams gives it no more than its weight."""
+    quota = {"H200": ClassQuota(0, 1000)}
+    tenants = [TenantState(name, weight, quota) for name, weight in zip("xyz", orgs, strict=True)]
+    tenants += [TenantState(name, weight, quota, parent="x") for name, weight in zip("abc", teams, strict=True)]
+    rounds = 4
+    now = Entitlements(tenants, {}, {"H200": rounds * sum(orgs) * sum(teams)}).as_scratch()
+    got = taken_in_turns(now, "abcyz", rounds * sum(orgs) * sum(teams))
+    each = rounds * sum(teams)
+    for name, weight in zip("yz", orgs[1:], strict=True):
+        assert got[name] == pytest.approx(weight * each, abs=1)
+    for name, weight in zip("abc", teams, strict=True):
+        assert got[name] == pytest.approx(orgs[0] * each * weight / sum(teams), abs=2)
+
+
+def test_who_is_within_nominal_goes_first_even_when_its_parent_borrows() -> None:
+    tenants = [
+        TenantState("org", quota={"H200": ClassQuota(0, 8)}),
+        TenantState("idle", quota={"H200": ClassQuota(4)}, parent="org"),
+        TenantState("busy", quota={"H200": ClassQuota(4, 12)}, parent="org"),
+        TenantState("other", quota={"H200": ClassQuota(4, 12)}),
+    ]
+    now = Entitlements(tenants, {("busy", "H200"): 10, ("other", "H200"): 4}, {"H200": 30})
+    assert now.path("other", "H200", 1)[1:3] < now.path("idle", "H200", 1)[1:3]  # org borrows more
+    assert now.path("idle", "H200", 1) < now.path("other", "H200", 1)
+
+
+def test_the_parents_own_work_stands_beside_its_children() -> None:
+    tenants = [
+        TenantState("org", quota={"H200": ClassQuota(4)}),
+        TenantState("team", quota={"H200": ClassQuota(4, 4)}, parent="org"),
+    ]
+    now = Entitlements(tenants, {("team", "H200"): 7}, {"H200": 8})
+    assert now.excess("team", "H200") == 3
+    assert now.may_reclaim_from("org", "team", "H200", 4)
+    assert not now.may_reclaim_from("team", "org", "H200")
+    assert now.path("org", "H200", 4) < now.path("team", "H200", 1)
