@@ -14,10 +14,11 @@ from scheduler.preemption.entitlements import Entitlements
 from scheduler.preemption.search import Found, Quota, search
 from scheduler.preemption.standing import Standing
 from scheduler.preemption.worth import Worth
-from scheduler.running import Columns, PoolRoom, Question
+from scheduler.running import Columns
 from scheduler.running.columns import BASE, EXTRA
 from scheduler.running.elasticity import extra_pods, shrunk
-from scheduler.running.room import adjust, by_row, summed
+from scheduler.running.question import Question
+from scheduler.running.room import PoolRoom, adjust, by_row, summed
 
 _RETRIES = 4  # searches without what a tenant's budget forbids
 

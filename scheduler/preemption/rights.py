@@ -47,5 +47,8 @@ class Rights:
     def same_cohort(self, tenant: str, other: str) -> bool:
         mine, theirs = self._tenants.get(tenant), self._tenants.get(other)
         return (
-            mine is not None and theirs is not None and mine.parent == theirs.parent and mine.parent in self._by_priority
+            mine is not None
+            and theirs is not None
+            and mine.parent == theirs.parent
+            and mine.parent in self._by_priority
         )

@@ -10,8 +10,8 @@ import numpy as np
 from scheduler.placement.bestfit import Assignment, Ints, Mask
 from scheduler.preemption.decision import Cost
 from scheduler.preemption.trim import Trim, Victims
-from scheduler.running import PoolRoom, Question
-from scheduler.running.room import NEVER, summed
+from scheduler.running.question import Question
+from scheduler.running.room import NEVER, PoolRoom, summed
 
 _DOMAINS = 4  # domains that are looked at to the end: those where the fewest kinds of victims suffice
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from scheduler.placement.bestfit import Assignment, Ints
-from scheduler.running import PoolRoom, Question
 from scheduler.running.columns import BASE
-from scheduler.running.room import summed
+from scheduler.running.question import Question
+from scheduler.running.room import PoolRoom, summed
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from scheduler.placement.bestfit import Assignment, Ints
 from scheduler.reserving.holds import Held
 from scheduler.reserving.reservation import Basis
 from scheduler.reserving.timeline import Floats, Timeline
-from scheduler.running import PoolRoom, Question
-from scheduler.running.room import NEVER, summed
+from scheduler.running.question import Question
+from scheduler.running.room import NEVER, PoolRoom, summed
 
 
 @dataclass(frozen=True, slots=True)

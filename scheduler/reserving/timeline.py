@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.placement.bestfit import Ints
-from scheduler.running import Columns, PoolRoom
-from scheduler.running.room import summed
+from scheduler.running import Columns
+from scheduler.running.room import PoolRoom, summed
 
 Floats = NDArray[np.float64]
 

@@ -6,7 +6,5 @@ may be evicted or who waits for whom.
 """
 
 from scheduler.running.columns import Columns, Running
-from scheduler.running.question import Question, indices_of, part_of
-from scheduler.running.room import PoolRoom
 
-__all__ = ["Columns", "PoolRoom", "Question", "Running", "indices_of", "part_of"]
+__all__ = ["Columns", "Running"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.fleet import WorkloadState
+from scheduler.fleet.state import WorkloadState
 from scheduler.running.elasticity import extra_pods
 
 Ints = NDArray[np.int64]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from scheduler.fleet import WorkloadState
+from scheduler.fleet.state import WorkloadState
 
 
 def extra_pods(workload: WorkloadState) -> dict[tuple[str, str], int]:
