@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from operators.planning.batch_job import BATCH_JOB
-from operators.planning.ownership import controller_of, owned_by_workload, shadow_name
+from operators.planning.ownership import controller_of, governed_job, owned_by_workload, shadow_name
 from operators.planning.pod_groups import LABELLED_PODS, SCHEDULING_POD_GROUP, PodGroups
 from operators.planning.queued_kind import QueuedKind
 from operators.planning.shape import Shape
@@ -102,10 +102,10 @@ class Family:
         return owner is not None and owner["kind"] in self._by_kind and owner["kind"] != "Pod"
 
     def governed(self, workload: Object) -> Object | None:
-        """The object that a Workload's `spec.ref` names; None when there is none, or another has its name."""
+        """The object that a Workload governs; None when there is none, or another has its name."""
         ref, namespace = workload["spec"].get("ref"), workload["metadata"]["namespace"]
-        if ref is None:
-            return None
+        if ref is None or ref["kind"] == "Job":
+            return governed_job(workload, self._known["Job"])
         if self.kind_for(workload).resource.kind != ref["kind"]:
             return None
         if ref["kind"] == LABELLED_PODS:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crds.conditions import EVICTED, FINISHED, is_true
 from crds.labels import MACHINE, READY, TENANT
 from operators.planning import fleet_objects as translate
 from operators.planning.decisions import Decisions
+from operators.planning.family import Family
 from operators.planning.holding import admitted_places, held
 from operators.planning.outlook import shut_out
-from operators.planning.ownership import governed_job, governing_workload, job_of, owning_job, runs_elsewhere
+from operators.planning.ownership import governing_workload, owning_job, runs_elsewhere
 from operators.runtime import Stores
 from scheduler import Fleet, MachineState, WorkloadState
 
@@ -30,8 +31,14 @@ KINDS = ("Node", "Machine", "AcceleratorPool", "Site", "Tenant", "Workload", "Jo
 class Feed:
     """One fleet, fed."""
 
-    def __init__(self, stores: Stores, decisions: Decisions, half_life: float = 0.0) -> None:
-        """`half_life`: seconds after which a tenant's past use counts half; 0: past use does not count."""
+    def __init__(
+        self, stores: Stores, decisions: Decisions, half_life: float = 0.0, family: Family | None = None
+    ) -> None:
+        """`half_life`: seconds after which a tenant's past use counts half; 0: past use does not count.
+
+        `family`: the queued kinds; batch/v1 Jobs only when there is none.
+        """
+        self.family = family if family is not None else Family(stores)
         self.fleet = Fleet(half_life)
         self.decisions = decisions
         stored = {kind: stores.watch(kind) for kind in KINDS}
@@ -45,10 +52,12 @@ class Feed:
         }
         self.counts: dict[str, dict[str, int]] = {}  # tenant → {"pending": n, "admitted": n}
         self.stopping: set[str] = set()  # evicted workloads that have not let go of everything yet
-        self._covering: dict[str, str] = {}  # admitted workload → uid of the Job whose pods it accounts for
+        self._covering: dict[str, str] = {}  # admitted workload → uid of the object whose pods it accounts for
         self._covered: set[str] = set()  # those uids
+        self._roots: dict[str, Object] = {}  # those objects, by uid, where they are no Jobs
         for kind, store in stored.items():
             store.listen(getattr(self, f"_on_{kind.lower()}"))
+        self.family.listen(self._on_root)
 
     # Events only mark.
 
@@ -81,14 +90,25 @@ class Feed:
         self.mark("Workload", *(key_text(workload) for workload in _both(old, new)))
 
     def _on_job(self, old: Object | None, new: Object | None) -> None:
-        self.mark("Workload", *(governing_workload(job) for job in _both(old, new)))
+        for job in _both(old, new):
+            root = self.family.root(job)
+            if root is job:
+                self.mark("Workload", governing_workload(job))
+            elif root is not None:
+                self._on_root(root)
+
+    def _on_root(self, root: Object) -> None:
+        """A queued object that is no Job, or something between it and its pods, has changed."""
+        self.mark("Workload", self.family.workload_of(root))
+        if root["metadata"]["uid"] in self._covered:
+            self.mark("Pod", *(key_text(pod) for pod in self.family.pods(root)))  # whose they are may be known only now
 
     def _on_pod(self, old: Object | None, new: Object | None) -> None:
         for pod in _both(old, new):
             self.mark("Pod", key_text(pod))
-            job = job_of(pod, self._jobs)
-            if job is not None:
-                self.mark("Workload", governing_workload(job))
+            root = self.family.root(pod)
+            if root is not None:
+                self.mark("Workload", self.family.workload_of(root))
 
     def _on_namespace(self, old: Object | None, new: Object | None) -> None:
         before, after = (_standing(namespace) for namespace in (old, new))
@@ -191,7 +211,7 @@ class Feed:
         before = fleet.workloads.get(key)
         state = self._workload(workload) if workload is not None else None
         covers = workload is not None and state is not None and state.admitted and not state.finished
-        self._cover(key, self._job_uid(workload) if covers and workload is not None else "")
+        self._cover(key, workload if covers else None)
         stops = state is not None and state.admitted and is_true(workload or {}, EVICTED)
         (self.stopping.add if stops else self.stopping.discard)(key)
         if workload is None or (state is not None and state.finished):
@@ -220,8 +240,8 @@ class Feed:
             self.decisions.admissions.pop(key, None)
             assumed = None
         elsewhere = runs_elsewhere(workload)
-        job = None if elsewhere else governed_job(workload, self._jobs)
-        pods = self._pods_of_job.get(self._job_uid(workload)) if admission is not None and not finished else []
+        job = None if elsewhere else self.family.governed(workload)
+        pods = self._pods_below(workload, job) if admission is not None and not finished else []
         placements: Iterable[tuple[str, str, int]] = ()
         accelerator = ""
         if finished:
@@ -230,7 +250,11 @@ class Feed:
             accelerator = admission.get("accelerator", "")
             # The pods of another controller are not looked at: it holds all of its admission until it gives it back.
             stops = is_true(workload, EVICTED)
-            placements = admitted_places(workload) if elsewhere else held(workload, job, pods, stops)
+            placements = (
+                admitted_places(workload)
+                if elsewhere
+                else held(workload, job, pods, stops, self.family.kind_for(workload))
+            )
         elif assumed is not None:
             accelerator = assumed.admission.accelerator
             placements = tuple((one.pod_set, one.node, one.count) for one in assumed.admission.placements)
@@ -250,30 +274,48 @@ class Feed:
             checkpointed_at=translate.last_checkpoint([job, *pods] if job is not None else pods),
         )
 
-    def _job_uid(self, workload: Object) -> str:
+    def _pods_below(self, workload: Object, root: Object | None) -> Sequence[Object]:
+        if root is not None and root["kind"] != "Job":
+            return self.family.pods(root)
+        return self._pods_of_job.get(self._root_uid(workload, root))
+
+    def _root_uid(self, workload: Object, root: Object | None) -> str:
         # A deleted Job's pods may outlive it for a moment; a shadow remembers whose they are.
         if runs_elsewhere(workload):
             return ""
-        job = governed_job(workload, self._jobs)
-        if job is not None:
-            return str(job["metadata"]["uid"])
+        if root is not None:
+            return str(root["metadata"]["uid"])
         return str((workload["spec"].get("ref") or {}).get("uid") or self._covering.get(key_text(workload), ""))
 
-    def _cover(self, key: str, uid: str) -> None:
+    def _cover(self, key: str, workload: Object | None) -> None:
+        """Whose pods an admitted Workload accounts for; None: nobody's."""
+        root = self.family.governed(workload) if workload is not None else None
+        uid = self._root_uid(workload, root) if workload is not None else ""
         before = self._covering.pop(key, "")
         if uid:
             self._covering[key] = uid
+        if root is not None and root["kind"] != "Job":
+            self._roots[uid] = root
         if before != uid:
             self._covered.discard(before)
             if uid:
                 self._covered.add(uid)
             for one in filter(None, (before, uid)):
-                self.mark("Pod", *(key_text(pod) for pod in self._pods_of_job.get(one)))
+                known = self._roots.get(one)
+                pods = self.family.pods(known) if known is not None else self._pods_of_job.get(one)
+                self.mark("Pod", *(key_text(pod) for pod in pods))
+            self._roots.pop(before, None)
+
+    def _is_covered(self, pod: Object) -> bool:
+        if self._covered.intersection(owning_job(pod)):
+            return True
+        root = self.family.root(pod) if self._roots else None
+        return root is not None and root["metadata"]["uid"] in self._covered
 
     def _refresh_pod(self, key: str) -> bool:
         namespace, _, name = key.partition("/")
         fleet, pod = self.fleet, self._pods.get(name, namespace)
-        counts = pod is not None and translate.takes_room(pod) and not self._covered.intersection(owning_job(pod))
+        counts = pod is not None and translate.takes_room(pod) and not self._is_covered(pod)
         before = fleet.pods.get(key)
         if pod is None or not counts:
             if before is None:

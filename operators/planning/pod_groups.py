@@ -7,6 +7,7 @@ annotations of its pods. A name is free again once none of its pods is left.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -77,7 +78,7 @@ class PodGroups:
             "metadata": {
                 "name": name,
                 "namespace": namespace,
-                "uid": f"pods-of-{name}",
+                "uid": "pods-" + hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:32],
                 "labels": dict(first.get("labels") or {}),
                 "annotations": dict(first.get("annotations") or {}),
                 "creationTimestamp": first.get("creationTimestamp"),
