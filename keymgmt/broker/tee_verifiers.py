@@ -138,8 +138,7 @@ class _IntelCollateralAtHand:
         found = []
         for piece in cache.pieces("intel/"):
             try:
-                one = IntelCollateral.parse(piece.body)
-                one.authenticate(self.anchors)
+                one = IntelCollateral.parse(piece.body).authenticate(self.anchors)
             except AttestationRefused:
                 continue  # a file that somebody altered; its platform has no collateral then
             found.append(one)

@@ -74,8 +74,7 @@ def _intel(piece: Piece, anchors: IntelAnchors) -> Validity:
     found = IntelCollateral.parse(piece.body)
     if found.name != piece.name:
         raise refuse("CollateralMismatch", f"the piece is for {found.name}", where=piece.name)
-    found.authenticate(anchors)
-    return found.validity
+    return found.authenticate(anchors).validity
 
 
 def _amd_chain(body: bytes, name: str) -> tuple[Authority, Authority]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -45,7 +45,10 @@ class CollateralSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IntelCollateral:
-    """Parsed collateral. `authenticate` must have passed before anything relies on it."""
+    """Parsed collateral. Verifiers take only what `authenticate` gave: `root` is the label of its root.
+
+    dcap-qvl tolerates a missing list of the root's, so nothing of this is left to it alone.
+    """
 
     tee: Tee
     fmspc: str
@@ -57,6 +60,7 @@ class IntelCollateral:
     pck_crl: Validity
     native: dcap_qvl.QuoteCollateralV3 = field(repr=False, compare=False)
     _texts: Mapping[str, str] = field(repr=False)
+    root: str | None = None
 
     @classmethod
     def parse(cls, body: bytes) -> IntelCollateral:
@@ -105,8 +109,8 @@ class IntelCollateral:
             sequence=self.tcb_info.sequence,
         )
 
-    def authenticate(self, anchors: IntelAnchors = BUILTIN_ANCHORS) -> str:
-        """Check all signatures up to a root in `anchors` and give its label.
+    def authenticate(self, anchors: IntelAnchors = BUILTIN_ANCHORS) -> IntelCollateral:
+        """Check all signatures up to a root in `anchors`; itself with `root` set.
 
         Time plays no part here. Raises CollateralInvalid, RootUntrusted, CollateralMalformed.
         """
@@ -121,7 +125,7 @@ class IntelCollateral:
         labels.add(signatures.check_lists(*lists, texts["pck_crl_issuer_chain"], anchors))
         if len(labels) != 1:
             raise refuse("CollateralInvalid", "parts of the collateral stand on different roots", where=self.name)
-        return labels.pop()
+        return replace(self, root=labels.pop())
 
     def check_freshness(self, now: datetime, policy: FreshnessPolicy) -> None:
         """Raise unless every part may be relied upon at `now`; see collateral.freshness.
@@ -146,7 +150,7 @@ class IntelCollateral:
 
 
 class IntelEndorsements:
-    """All collateral at hand, by platform. Immutable; share it freely."""
+    """All authenticated collateral at hand, by platform. Immutable; share it freely."""
 
     def __init__(self, pieces: Iterable[IntelCollateral] = ()) -> None:
         self._by_platform = {(one.tee, one.fmspc, one.ca): one for one in pieces}

@@ -152,7 +152,7 @@ def verify_tdx(
 ) -> TdxClaims:
     """Verify a TD quote (versions 4 and 5) and appraise it.
 
-    `collateral` must have been authenticated under `anchors`. `now` must be aware of its
+    `collateral` must have been authenticated under the quote's root. `now` must be aware of its
     zone. `expected_report_data` (at most 64 bytes, padded with zeros) is compared when given.
     Raises AttestationRefused; see refusal.REASONS. Checks that cost little and name the fault
     better come first; no claim leaves this function unless all have passed.
@@ -204,6 +204,8 @@ def _platform(
         raise refuse("RootUntrusted", f"root with SHA-256 {pck.root_sha256} is not pinned", where="PCK")
     pck.check_validity(now)
     collateral = source.for_platform(quote.tee, pck.fmspc, pck.ca)
+    if collateral.root != root:
+        raise refuse("CollateralInvalid", "the collateral was not authenticated under the quote's root", where="root")
     collateral.check_freshness(now, policy.freshness)
     verdict = judge(quote.raw, collateral.native, pck.root_der, now)
     appraise_tcb(verdict, policy, pck.configuration.get("smt_enabled"))
