@@ -104,7 +104,7 @@ class Planner:
                 desk.tell("machine", removal.machine)
                 feed.mark("Node", *(node for node in _nodes_of(feed, removal.machine)))
         self._reasons = decided.waiting
-        desk.telling.planned()
+        desk.telling.planned(bool(decided.admissions))
         feed.mark("Workload", *(one.workload for one in decided.admissions))
         feed.mark("Machine", *(one.name for one in decided.machine_requests))
         feed.mark("Machine", *(one.machine for one in decided.machine_removals))

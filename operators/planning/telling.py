@@ -2,7 +2,9 @@
 
 Thousands may wait, and each word told is a write to the API server. So a workload that
 is admitted soon is told nothing, another code is told as soon as it is seen, and other
-words of the same code are told seldom. Each look at the reasons is bounded too: the
+words of the same code are told seldom; all of it within a budget, which is small while
+work is being started, since admissions matter more than the words of those that wait.
+Each look at the reasons is bounded too: the
 waiting are looked at in turns, so that a plan costs no more when more wait.
 """
 
@@ -18,6 +20,8 @@ from scheduler.decision import Reasons
 _GRACE = 1.5  # seconds that a workload waits before it is told why
 _LOOKS = 400  # workloads looked at in one go
 _PAUSE = 0.5  # seconds between two goes, at least
+_RATE_QUIET, _RATE_BUSY, _BURST = 50.0, 5.0, 100.0  # tellings a second over all; busy: work was admitted just now
+_BUSY = 2.0  # seconds for which an admission counts as just now
 _WORDS_AFTER = 5.0  # seconds after which new words of the same code may be told
 _WORDS_RATE = 20.0  # and how many such a second, over all
 
@@ -37,6 +41,8 @@ class Telling:
         self._told: dict[str, _Told] = {}  # in the order in which they are looked at again
         self._unseen = 0  # how many of the told have not been looked at since the last plan
         self._last = 0.0
+        self._busy = 0.0  # when the last plan admitted something
+        self._tokens = _BURST  # tellings that may be made now
         self._words = 0.0  # tellings of new words that may be made now
 
     def queued(self, key: str) -> None:
@@ -50,14 +56,18 @@ class Telling:
         self._told.pop(key, None)
         self._waiting.pop(key, None)
 
-    def planned(self) -> None:
-        """There is a new plan: everybody's reasons may be others."""
+    def planned(self, admitted: bool = False) -> None:
+        """There is a new plan: everybody's reasons may be others. `admitted`: it starts something."""
         self._unseen = len(self._told)
+        if admitted:
+            self._busy = time.monotonic()
 
     def go(self, reasons: Reasons) -> float | None:
         """Tell what is due, from reasons that are of the fleet as it is now. Returns when to come again, seconds."""
         now = time.monotonic()
         if now - self._last >= _PAUSE:
+            rate = _RATE_BUSY if now - self._busy < _BUSY else _RATE_QUIET
+            self._tokens = min(self._tokens + rate * (now - self._last), _BURST)
             self._words = min(self._words + _WORDS_RATE * (now - self._last), _WORDS_RATE)
             self._last = now
             looks = self._tell_new(reasons, now, _LOOKS)
@@ -68,7 +78,7 @@ class Telling:
         return min(pauses, default=None)
 
     def _tell_new(self, reasons: Reasons, now: float, looks: int) -> int:
-        while self._new and looks > 0:
+        while self._new and looks > 0 and self._tokens >= 1:
             key, since = next(iter(self._new.items()))
             if now < since + _GRACE:
                 break
@@ -81,6 +91,8 @@ class Telling:
 
     def _look_again(self, reasons: Reasons, now: float, looks: int) -> None:
         for _ in range(min(looks, self._unseen)):
+            if self._tokens < 1:
+                break
             self._unseen -= 1
             key, told = next(iter(self._told.items()))
             del self._told[key]
@@ -96,6 +108,7 @@ class Telling:
                 self._told[key] = told
 
     def _say(self, key: str, why: tuple[Reason, ...], now: float) -> None:
+        self._tokens -= 1
         self._told[key] = _Told(why, now)
         self._waiting[key] = why
         self._tell(key)

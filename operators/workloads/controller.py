@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 
-from crds.conditions import ADMITTED, FINISHED, PODS_READY, READY, is_true
+from crds.conditions import ADMITTED, FINISHED, PODS_READY, READY, find, is_true
 from crds.labels import MANAGER_WORKLOADS
 from operators.planning.decisions import Decisions
 from operators.planning.family import Family
@@ -23,7 +23,7 @@ from operators.runtime import RESOURCES, ApiFault, Cluster, Key, Stores, Touches
 from operators.runtime.status import differs
 from operators.workloads import external
 from operators.workloads.events import Events
-from operators.workloads.lifecycle import Outcome, View, decide
+from operators.workloads.lifecycle import QUEUED, Outcome, View, decide
 from operators.workloads.namespaces import is_ready
 from operators.workloads.pinning import Pin, patch
 
@@ -146,6 +146,8 @@ class WorkloadController:
             self._soft_since.pop(key, None)
             return None
         if _only_informs(workload, outcome.status):
+            if _says_nothing(outcome.status):
+                return None
             now = time.monotonic()
             since = self._soft_since.setdefault(key, now)
             due = max(since + _SOFT, self._soft_written.get(key, 0.0) + _SOFT_AGAIN)

@@ -88,7 +88,7 @@ def test_another_code_is_told_soon_and_other_words_seldom(clock: Clock, desk: De
     assert desk.waiting["a"][0].code == "MachinesComing"
 
 
-def test_many_are_looked_at_in_turns(clock: Clock, desk: Decisions, told: list[str]) -> None:
+def test_many_are_told_in_turns_within_the_budget(clock: Clock, desk: Decisions, told: list[str]) -> None:
     names = [f"w{index}" for index in range(1000)]
     for name in names:
         desk.telling.queued(name)
@@ -98,7 +98,7 @@ def test_many_are_looked_at_in_turns(clock: Clock, desk: Decisions, told: list[s
     while desk.telling.go(words) is not None:
         rounds += 1
         clock.now += 0.5
-    assert rounds == 2
+    assert rounds == 36  # 100 at once, then 50 a second
     assert told == names
     desk.telling.planned()
     clock.now += 0.5
@@ -106,6 +106,19 @@ def test_many_are_looked_at_in_turns(clock: Clock, desk: Decisions, told: list[s
     while desk.telling.go(moved) is not None:
         clock.now += 0.5
     assert sorted(told[1000:]) == sorted(names)
+
+
+def test_while_work_is_admitted_few_are_told(clock: Clock, desk: Decisions, told: list[str]) -> None:
+    names = [f"w{index}" for index in range(1000)]
+    for name in names:
+        desk.telling.queued(name)
+    clock.now += 2.0
+    for _ in range(20):
+        desk.telling.planned(admitted=True)
+        desk.telling.go(Words(**dict.fromkeys(names, "QuotaExceeded")))
+        clock.now += 0.5
+    assert told == names[: len(told)]
+    assert 100 < len(told) <= 150  # 100 at once, then 5 a second
 
 
 def test_what_is_forgotten_is_told_no_more(clock: Clock, desk: Decisions, told: list[str]) -> None:
