@@ -33,7 +33,25 @@ set of workloads to which none is added comes to rest.
 
 from scheduler.preemption.candidates import Candidates
 from scheduler.preemption.decision import Budget, Claim, Preemption, Shortfall, Shrink, Victim
+from scheduler.preemption.elastic import Extension, ask_of, extend, largest
 from scheduler.preemption.entitlements import Entitlements
+from scheduler.preemption.replace import Replacement, substitute
 from scheduler.preemption.rights import Rights
 
-__all__ = ["Budget", "Candidates", "Claim", "Entitlements", "Preemption", "Rights", "Shortfall", "Shrink", "Victim"]
+__all__ = [
+    "Budget",
+    "Candidates",
+    "Claim",
+    "Entitlements",
+    "Extension",
+    "Preemption",
+    "Replacement",
+    "Rights",
+    "Shortfall",
+    "Shrink",
+    "Victim",
+    "ask_of",
+    "extend",
+    "largest",
+    "substitute",
+]

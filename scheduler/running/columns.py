@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.fleet.state import WorkloadState
 from scheduler.running.elasticity import extra_pods
+
+if TYPE_CHECKING:  # the fleet keeps a `Running`, so that its package comes first
+    from scheduler.fleet.state import WorkloadState
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -7,8 +7,10 @@ whole; ties go to the last node by name.
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
-from scheduler.fleet.state import WorkloadState
+if TYPE_CHECKING:  # the fleet keeps a `Running`, so that its package comes first
+    from scheduler.fleet.state import WorkloadState
 
 
 def extra_pods(workload: WorkloadState) -> dict[tuple[str, str], int]:

@@ -103,6 +103,12 @@ def by_row(ask: Ask, placed: Assignment) -> tuple[Ints, Ints]:
     return rows, amounts
 
 
+def take(supply: PoolSupply, ask: Ask, placed: Assignment) -> None:
+    """Take the room of pods that were placed on what is free now."""
+    rows, amounts = by_row(ask, placed)
+    adjust(supply, rows, -amounts)
+
+
 def summed(row: Ints, amounts: Ints, rows: int) -> Ints:
     """Amounts added up by row. Shapes: (e,), (e, c) → (rows, c). Exact up to 2**53."""
     out = np.empty((rows, amounts.shape[1]), dtype=np.int64)
