@@ -80,6 +80,7 @@ REASONS: Final[dict[str, str]] = {
     "QuoteVersionUnsupported": "the quote's version is not 3, 4 or 5",
     "TeeMismatch": "the evidence is of another TEE than the session was opened for",
     "QuotingEnclaveInvalid": "the quoting enclave's report or identity does not verify",
+    "TdxModuleUnknown": "the TDX module's version, signer or attributes are not those that Intel's TCB info states",
     "TcbLevelUnmatched": "the platform is below every TCB level that Intel's TCB info knows",
     "TcbStatusNotAllowed": "the policy does not accept the platform's TCB status",
     "TcbRevoked": "Intel revoked the platform's or the quoting enclave's TCB level",

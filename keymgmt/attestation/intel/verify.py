@@ -204,6 +204,8 @@ def _platform(
         raise refuse("RootUntrusted", f"root with SHA-256 {pck.root_sha256} is not pinned", where="PCK")
     pck.check_validity(now)
     collateral = source.for_platform(quote.tee, pck.fmspc, pck.ca)
+    if collateral.pce_id != pck.pce_id:  # dcap-qvl compares the FMSPC alone
+        raise refuse("CollateralMismatch", f"PCE id {pck.pce_id}, collateral {collateral.pce_id}", where="pce_id")
     if collateral.root != root:
         raise refuse("CollateralInvalid", "the collateral was not authenticated under the quote's root", where="root")
     collateral.check_freshness(now, policy.freshness)
