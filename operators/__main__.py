@@ -19,9 +19,13 @@ from keymgmt.json_logs import configure
 from operators import keys, pools, tenants, workloads
 from operators.keys.service import KeyServiceClient
 from operators.planning.decisions import Decisions
+from operators.planning.family import Family
 from operators.planning.feed import Feed
 from operators.planning.planner import Planner
+from operators.planning.queued_kind import QueuedKind
 from operators.runtime import Cluster, Controller, Runtime, Stores
+from operators.workloads.integrations import ALWAYS
+from operators.workloads.integrations.discovery import served_at_start
 
 log = logging.getLogger("operators")
 
@@ -47,11 +51,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def build(
-    cluster: Cluster, stores: Stores, service: KeyServiceClient | None, half_life: float = 0.0
+    cluster: Cluster,
+    stores: Stores,
+    service: KeyServiceClient | None,
+    half_life: float = 0.0,
+    kinds: Sequence[QueuedKind] = (),
 ) -> list[Controller]:
-    """All controllers, over one feed of the fleet."""
+    """All controllers, over one feed of the fleet. `kinds`: what is queued beside Jobs and plain pods."""
     decisions = Decisions()
-    feed = Feed(stores, decisions, half_life)
+    feed = Feed(stores, decisions, half_life, Family(stores, [*ALWAYS, *kinds]))
     out: list[Controller] = [
         Planner(feed, decisions),
         *pools.controllers(cluster, stores, feed),
@@ -89,7 +97,8 @@ async def serve(given: argparse.Namespace) -> None:
                 REGISTRY.register(_Writes(cluster))
                 start_http_server(given.metrics_port, given.metrics_address)
             stores = Stores()
-            controllers = build(cluster, stores, service, given.usage_half_life_seconds)
+            kinds = await served_at_start(cluster, stop)
+            controllers = build(cluster, stores, service, given.usage_half_life_seconds, kinds)
             runtime = Runtime(cluster, stores, controllers, given.kubeconfig, given.resync_seconds)
             log.info("operators start")
             await runtime.run(stop)

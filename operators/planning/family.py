@@ -96,6 +96,16 @@ class Family:
         kind = self._by_kind.get(obj["kind"])
         return obj if kind is not None and kind.applies(obj) else None
 
+    def find(self, kind: str, name: str, namespace: str) -> Object | None:
+        """The queued object of this kind and name; None when there is none, or it is part of another."""
+        if kind not in self._by_kind:
+            return None
+        if kind == LABELLED_PODS:
+            return self._groups.labelled(name, namespace)
+        obj = self._stores.watch(kind).get(name, namespace)
+        root = self.root(obj) if obj is not None else None
+        return root if root is not None and root["metadata"]["uid"] == (obj or {})["metadata"]["uid"] else None
+
     def is_part(self, obj: Object) -> bool:
         """Whether it is a part of a queued object, seen or not, and so is not queued by itself."""
         owner = controller_of(obj)
@@ -108,10 +118,7 @@ class Family:
             return governed_job(workload, self._known["Job"])
         if self.kind_for(workload).resource.kind != ref["kind"]:
             return None
-        if ref["kind"] == LABELLED_PODS:
-            obj = self._groups.labelled(ref["name"], namespace)
-        else:
-            obj = self._stores.watch(ref["kind"]).get(ref["name"], namespace)
+        obj = self.find(ref["kind"], ref["name"], namespace)
         return obj if obj is not None and obj["metadata"]["uid"] == ref["uid"] else None
 
     def parts(self, root: Object) -> list[Object]:

@@ -30,6 +30,11 @@ def scheduling_group(pod: Object) -> str:
     return str((pod["spec"].get("schedulingGroup") or {}).get("podGroupName") or "")
 
 
+def group_uid(name: str, namespace: str) -> str:
+    """The uid of a group by label."""
+    return "pods-" + hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:32]
+
+
 def asks_for_devices(pod: Object) -> bool:
     """Whether some container asks for a vendor's resource, as the admission policies see it."""
     spec = pod["spec"]
@@ -78,7 +83,7 @@ class PodGroups:
             "metadata": {
                 "name": name,
                 "namespace": namespace,
-                "uid": "pods-" + hashlib.sha256(f"{namespace}/{name}".encode()).hexdigest()[:32],
+                "uid": group_uid(name, namespace),
                 "labels": dict(first.get("labels") or {}),
                 "annotations": dict(first.get("annotations") or {}),
                 "creationTimestamp": first.get("creationTimestamp"),

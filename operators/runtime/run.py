@@ -105,7 +105,13 @@ class Runtime:
 
     async def _resync_store(self, store: Store) -> None:
         newest = store.newest()
-        store.replace(await self.cluster.list(store.resource), newest)
+        try:
+            found = await self.cluster.list(store.resource)
+        except ApiFault as fault:
+            if not fault.gone:
+                raise
+            found = []  # its CRD has been removed, and all its objects with it
+        store.replace(found, newest)
 
     async def _resync_forever(self) -> None:
         # What is deleted between the first list and kopf's first watch is told by nobody: look again soon.

@@ -13,16 +13,23 @@ from operators.planning.feed import Feed
 from operators.runtime import Cluster, Controller, Stores
 from operators.workloads.controller import WorkloadController
 from operators.workloads.events import Events
+from operators.workloads.integrations.discovery import Discovery
 from operators.workloads.job_maker import JobMaker
 from operators.workloads.queueing import Queueing
+from operators.workloads.shadows import Shadows
 from operators.workloads.tenant_usage import TenantUsage
 
 
 def controllers(cluster: Cluster, stores: Stores, feed: Feed, decisions: Decisions) -> list[Controller]:
-    """The controllers of this operator, to be run beside the planner over the same feed."""
+    """The controllers of this operator, to be run beside the planner over the same feed.
+
+    The kinds that are queued are those of `feed.family`, and those that are found to be served later.
+    """
     return [
-        Queueing(cluster, stores),
+        Queueing(cluster, stores, feed.family),
+        Shadows(cluster, stores, feed.family),
         JobMaker(cluster, stores),
-        WorkloadController(cluster, stores, decisions, Events(cluster)),
+        WorkloadController(cluster, stores, decisions, Events(cluster), feed.family),
         TenantUsage(cluster, stores, feed),
+        Discovery(cluster, feed.family),
     ]

@@ -7,10 +7,11 @@ from typing import Any
 
 from crds.conditions import FINISHED, is_true
 from crds.labels import API_VERSION, MANAGED_BY, MANAGED_BY_VALUE, MANAGER_WORKLOADS, TENANT
+from operators.planning.family import Family
 from operators.planning.job_shape import Shape, shape_of
 from operators.planning.ownership import governing_workload, owned_by_workload
 from operators.planning.queue_settings import SETTINGS
-from operators.runtime import Cluster, Key, Stores, Touches
+from operators.runtime import RESOURCES, Cluster, Key, Stores, Touches
 from operators.workloads.lifecycle import job_end
 from operators.workloads.namespaces import is_ready, tenant_of
 
@@ -23,9 +24,10 @@ class Queueing:
     name = "queueing"
     workers = 16
 
-    def __init__(self, cluster: Cluster, stores: Stores) -> None:
+    def __init__(self, cluster: Cluster, stores: Stores, family: Family | None = None) -> None:
         self.cluster = cluster
         self.stores = stores
+        self.family = family if family is not None else Family(stores)
         self.jobs, self.workloads = stores.watch("Job"), stores.watch("Workload")
         self.namespaces, self.limits = stores.watch("Namespace"), stores.watch("LimitRange")
         self.classes = stores.watch("RuntimeClass")
@@ -43,26 +45,31 @@ class Queueing:
         tenant = tenant_of(namespace)
         if job is None or not tenant or not is_ready(namespace) or job["metadata"].get("deletionTimestamp"):
             return None
+        if self.family.is_part(job):
+            return None  # of a JobSet, a RayJob …: that one is queued
         where, _, name = governing_workload(job).partition("/")
         workload = self.workloads.get(name, where)
         if workload is None and (job_end(job) is not None or owned_by_workload(job) is not None):
             return None  # it ended before it was ours, or its maker is gone and so will it be
-        if workload is not None and _is_settled(workload):
+        if workload is not None and is_settled(workload):
             return None
         shape = shape_of(job, self.limits.in_namespace(key[0]), {one["metadata"]["name"]: one for one in self.classes})
         wanted = request(job, tenant, shape, owned=owned_by_workload(job) is not None)
-        if workload is None or not _says(workload, wanted):
+        if workload is None or not says(workload, wanted):
             body = manifest(job, name, tenant, wanted, workload)
             self.stores.observe(await self.cluster.apply(body, MANAGER_WORKLOADS))
         return None
 
 
 def request(job: Object, tenant: str, shape: Shape, owned: bool) -> dict[str, Any]:
-    """The part of a Workload's spec that the operator states. Of an owned Job the rest is the user's."""
+    """The part of a Workload's spec that the operator states. Of an owned Job the rest is the user's.
+
+    `job`: the object that is queued, of any kind.
+    """
     wanted: dict[str, Any] = {"tenant": tenant, "podSets": shape.pod_sets}
     if not owned:
         meta = job["metadata"]
-        wanted["ref"] = {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "uid": meta["uid"]}
+        wanted["ref"] = {"name": meta["name"], "uid": meta["uid"], "apiVersion": job["apiVersion"], "kind": job["kind"]}
         wanted["priority"] = shape.priority
         wanted["keys"] = shape.keys
         wanted.update(shape.settings)
@@ -70,7 +77,7 @@ def request(job: Object, tenant: str, shape: Shape, owned: bool) -> dict[str, An
 
 
 def manifest(job: Object, name: str, tenant: str, wanted: Mapping[str, Any], existing: Object | None) -> dict[str, Any]:
-    """The Workload as it is applied. A shadow belongs to its Job, so it goes with it."""
+    """The Workload as it is applied. A shadow belongs to its Job, so it goes with it; a group by label is no object."""
     meta = job["metadata"]
     out: dict[str, Any] = {
         "apiVersion": API_VERSION,
@@ -80,20 +87,19 @@ def manifest(job: Object, name: str, tenant: str, wanted: Mapping[str, Any], exi
     }
     if "ref" in wanted:
         out["metadata"]["labels"] = {TENANT: tenant, MANAGED_BY: MANAGED_BY_VALUE}
-        out["metadata"]["ownerReferences"] = [
-            {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "uid": meta["uid"], "controller": True}
-        ]
+        if job["kind"] in RESOURCES:
+            out["metadata"]["ownerReferences"] = [{**wanted["ref"], "controller": True}]
     if existing is not None:
         out["metadata"]["uid"] = existing["metadata"]["uid"]  # never a later object of the same name
     return out
 
 
-def _is_settled(workload: Object) -> bool:
+def is_settled(workload: Object) -> bool:
     """Admitted or ended: what it was admitted for stays written."""
     return is_true(workload, FINISHED) or (workload.get("status") or {}).get("admission") is not None
 
 
-def _says(workload: Object, wanted: Mapping[str, Any]) -> bool:
+def says(workload: Object, wanted: Mapping[str, Any]) -> bool:
     spec = workload["spec"]
     if any((spec.get(field) or type(value)()) != value for field, value in wanted.items()):
         return False

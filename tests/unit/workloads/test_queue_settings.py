@@ -11,7 +11,7 @@ from crds.workload import WorkloadSpec
 from operators.planning.fleet_objects import checks_passed, last_checkpoint, workload_state
 from operators.planning.job_shape import shape_of
 from operators.planning.queue_settings import LEVELS, SETTINGS
-from operators.workloads.queueing import _says, request
+from operators.workloads.queueing import request, says
 from tests.unit.workloads.workload_objects import job, pod, workload
 
 K = "kekkai.dev/"
@@ -104,10 +104,10 @@ def test_a_share_is_of_one_device() -> None:
 def test_a_setting_that_is_taken_off_the_job_is_taken_off_the_workload_unless_a_person_wrote_it() -> None:
     wanted = request(job(), "t", shape_of(job()), owned=False)
     one = workload(spec={**wanted, "topology": {"required": "rack"}})
-    assert _says(one, wanted)
+    assert says(one, wanted)
     fields = {"f:spec": {"f:topology": {}}}
     one["metadata"]["managedFields"] = [{"manager": "kekkai-workloads", "fieldsV1": fields}]
-    assert not _says(one, wanted)
+    assert not says(one, wanted)
 
 
 def state(one: dict[str, Any], **rest: Any) -> Any:
