@@ -57,7 +57,7 @@ def verify_chain(certificate: bytes, bundle: tuple[bytes, ...]) -> NitroChain:
     path = [_load(der) for der in (*bundle, certificate)]
     leaf = path[-1]
     for depth, (issuer, subject) in enumerate(itertools.pairwise(path)):
-        below = len(path) - 3 - depth  # intermediates between the issuer and the leaf
+        below = len(path) - 2 - depth  # intermediates between the issuer and the leaf
         if not _may_issue(issuer, below):
             raise refuse("CertificateChainInvalid", "a certificate of cabundle may not issue others", where="cabundle")
         try:
