@@ -221,6 +221,7 @@ class DecayedUse(Model):
 
     accelerator: AcceleratorClass
     milli_devices: int = Field(ge=0, description="Thousandths of a device, as of `since`.")
+    held: int = Field(default=0, ge=0, description="Devices held from `since` on.")
     since: int = Field(ge=0, description="Seconds since the epoch when the use last changed.")
 
 

@@ -156,7 +156,7 @@ class Feed:
             return False
         if name not in fleet.tenants:
             past = (tenant.get("status") or {}).get("decayedUsage") or ()
-            fleet.entitlements.remember(name, {one["accelerator"]: one for one in past})
+            fleet.entitlements.remember(name, {one["accelerator"]: one for one in past}, fleet.now)
         fleet.upsert_tenant(state)
         self.decisions.tell("tenant", name)
         return True

@@ -31,6 +31,17 @@ class _Books(dict[At, Held]):
         return _NOTHING if self._base is None else self._base[at]
 
 
+class _Pairs(dict[str, tuple[float, float] | None]):
+    """Shares that were worked out; None where there is none that still holds. Over another's, as `_Books`."""
+
+    def __init__(self, base: Mapping[str, tuple[float, float] | None] | None = None) -> None:
+        super().__init__()
+        self._base = base
+
+    def __missing__(self, tenant: str) -> tuple[float, float] | None:
+        return None if self._base is None else self._base[tenant]
+
+
 class Accounts:
     """The sums. `over`: the same quotas, with uses that may be changed and taken back without touching them."""
 
@@ -47,6 +58,9 @@ class Accounts:
         self._gaps: dict[At, tuple[float, float]] = {} if over is None else over._gaps  # see `faded`
         self.history: dict[At, DecayedUsage] = {} if over is None else over.history  # of own devices
         self._undo: list[tuple[At, Held]] = []
+        # Kept for `fairness.Shares`. With past use, what was worked out holds at its own time only.
+        self.pairs: _Pairs = _Pairs(None if over is None or half_life else over.pairs)
+        self.potentials: dict[At, float] = {} if over is None else over.potentials
 
     # Reading
 
@@ -91,7 +105,7 @@ class Accounts:
         self._add(tenant, accelerator, 0, devices, devices)
 
     def set_terms(self, tenant: str, accelerator: str, terms: ClassQuota | None) -> None:
-        """The tenant's quota of a class is new, has changed or is gone."""
+        """The tenant's quota of a class is new, has changed or is gone. Then `restructured` must be called."""
         at = (tenant, accelerator)
         before, parent = self._gives(at), self.parents.get(tenant, ROOT)
         old = self.terms.pop(at, None)
@@ -105,7 +119,7 @@ class Accounts:
         self._add(parent, accelerator, after[0] - before[0], after[1] - before[1], 0)
 
     def move(self, tenant: str, parent: str) -> None:
-        """The tenant, with all that stands under it, goes to another parent."""
+        """The tenant, with all that stands under it, goes to another parent. Then `restructured` must be called."""
         for sign, into in ((-1, self.parents.get(tenant, ROOT)), (1, parent)):
             self.parents[tenant] = into
             for accelerator in self.classes.get(tenant, ()):
@@ -121,7 +135,7 @@ class Accounts:
         for accelerator in self.classes.get(tenant, ()):
             if self.held[tenant, accelerator] != _NOTHING:
                 return
-        for accelerator in self.classes.pop(tenant, ()):
+        for accelerator in list(self.classes.get(tenant, ())):
             at = (tenant, accelerator)
             used = self.history.pop(at, None)
             if used is not None:
@@ -129,7 +143,13 @@ class Accounts:
             self._gaps.pop(at, None)
             self.quota.pop(at, None)
             self.held.pop(at, None)
-        self.parents.pop(tenant, None)
+        for index in (self.classes, self.parents, self.pairs):
+            index.pop(tenant, None)
+
+    def restructured(self) -> None:
+        """Tenants, quotas, weights or capacity have changed: no share that was worked out holds any more."""
+        self.pairs.clear()
+        self.potentials.clear()
 
     def remember(self, at: At, used: DecayedUsage) -> None:
         """What the tenant used of the class until now, in place of what was known."""
@@ -148,6 +168,7 @@ class Accounts:
         while len(self._undo) > mark:
             at, held = self._undo.pop()
             self.held[at] = held
+            self.pairs[at[0]] = None
 
     def _gives(self, at: At) -> tuple[int, int]:
         keeps = self.keeps(at)
@@ -174,11 +195,14 @@ class Accounts:
             self._undo.append((at, self.held[at]))
         self.classes[at[0]].add(at[1])
         self.held[at] = held
+        self.pairs[at[0]] = None
 
     def _add_gap(self, at: At, gap: float, since: float) -> None:
         tenant, accelerator = at
         while True:
             at = (tenant, accelerator)
+            self.classes[tenant].add(accelerator)
+            self.pairs[tenant] = None
             old, then = self._gaps.get(at, (0.0, since))
             if since >= then:
                 self._gaps[at] = (old * left(since - then, self.half_life) + gap, since)

@@ -41,10 +41,10 @@ class DecayedUsage:
         return type(self)(self.at(now, half_life), current, max(now, self.since))
 
     def wire(self) -> dict[str, Any]:
-        """For an object's status: {"milliDevices", "since"}. What is held is known from the workloads."""
-        return {"milliDevices": round(self.value * 1000), "since": round(self.since)}
+        """For an object's status: to a thousandth of a device and half a second."""
+        return {"milliDevices": round(self.value * 1000), "held": self.current, "since": round(self.since)}
 
     @classmethod
-    def read(cls, stored: Mapping[str, Any], current: int) -> Self:
-        """From `wire`, given what is held now; it is taken to have been held since then."""
-        return cls(stored["milliDevices"] / 1000, current, float(stored["since"]))
+    def read(cls, stored: Mapping[str, Any]) -> Self:
+        """From `wire`."""
+        return cls(stored["milliDevices"] / 1000, stored.get("held", 0), float(stored["since"]))

@@ -17,7 +17,7 @@ from scheduler.fleet.state import TenantState
 from scheduler.queueing import refusals
 from scheduler.queueing.accounts import Accounts
 from scheduler.queueing.decay import DecayedUsage
-from scheduler.queueing.fairness import Pair, levels, may_reclaim
+from scheduler.queueing.fairness import Pair, Shares, may_reclaim
 from scheduler.queueing.forest import ROOT, Forest
 
 SharePath = tuple[float, ...]  # 0 while within nominal, else 1; then (borrowed, used) at each level from the root down
@@ -44,16 +44,28 @@ class Entitlements:
         `half_life`: seconds after which past use counts half; 0: only what is held now counts.
         `now`: since when the usage is held.
         """
-        self.now = now  # seconds since the epoch; what past use fades to in shares
         self.half_life = half_life
+        self._now = now
         self._tenants: dict[str, TenantState] = {}
         self._capacity: dict[str, int] = dict(capacity or {})
         self._forest = Forest()
         self._accounts = Accounts(half_life)
+        self._shares = Shares(self._accounts, self.weight, self._reach)
         for tenant in tenants:
             self.upsert_tenant(tenant)
         for (name, accelerator), devices in (usage or {}).items():
             self.charge(name, accelerator, devices, now)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch: what past use fades to in shares."""
+        return self._now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        if now != self._now and self.half_life:
+            self._accounts.pairs.clear()
+        self._now = now
 
     # What there is
 
@@ -62,6 +74,8 @@ class Entitlements:
         self._own("upsert_tenant")
         old = self._tenants.get(tenant.name)
         self._tenants[tenant.name] = tenant
+        if old is not None and (old.quota, old.parent, old.weight) == (tenant.quota, tenant.parent, tenant.weight):
+            return
         before = old.quota if old is not None else {}
         for accelerator in sorted(before.keys() | tenant.quota.keys()):
             terms = tenant.quota.get(accelerator)
@@ -69,6 +83,7 @@ class Entitlements:
                 self._accounts.set_terms(tenant.name, accelerator, terms)
         for name, parent in self._forest.put(tenant.name, tenant.parent):
             self._accounts.move(name, parent)
+        self._accounts.restructured()
 
     def remove_tenant(self, name: str) -> None:
         """The tenant is gone. What it still uses counts as borrowed by a root, until it is given back."""
@@ -81,6 +96,7 @@ class Entitlements:
         for accelerator in sorted(old.quota):
             self._accounts.set_terms(name, accelerator, None)
         self._accounts.forget(name)
+        self._accounts.restructured()
 
     def set_capacity(self, accelerator: str, devices: int | None) -> None:
         """How many devices the pools of a class may have at most; None: unknown, and no limit."""
@@ -89,6 +105,7 @@ class Entitlements:
             self._capacity.pop(accelerator, None)
         else:
             self._capacity[accelerator] = devices
+        self._accounts.restructured()
 
     @property
     def tenants(self) -> Mapping[str, TenantState]:
@@ -130,10 +147,11 @@ class Entitlements:
         `now`: the time that past use fades to. While a view is in use, this one must not change.
         """
         view = object.__new__(type(self))
-        view.now = self.now if now is None else now
+        view._now = self._now if now is None else now
         view.half_life = self.half_life
         view._tenants, view._capacity, view._forest = self._tenants, self._capacity, self._forest
         view._accounts = Accounts(self.half_life, over=self._accounts)
+        view._shares = Shares(view._accounts, view.weight, view._reach)
         return view
 
     def mark(self) -> int:
@@ -260,13 +278,19 @@ class Entitlements:
 
     # Past use
 
-    def remember(self, tenant: str, stored: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take in past use as `remembered` gave it: class → {"milliDevices", "since"}. Ignored without a half-life."""
+    def remember(self, tenant: str, stored: Mapping[str, Mapping[str, Any]], now: float) -> None:
+        """Take in past use as `remembered` gave it: class → {"milliDevices", "held", "since"}.
+
+        Without a half-life it is ignored. What it held at `since` is taken to have been held
+        until `now` (seconds since the epoch), and what these books say from then on: it does
+        not matter whether they know of its workloads yet.
+        """
         self._own("remember")
         if self.half_life:
             for accelerator in sorted(stored):
+                past = DecayedUsage.read(stored[accelerator])
                 held = self.used(tenant, accelerator)
-                self._accounts.remember((tenant, accelerator), DecayedUsage.read(stored[accelerator], held))
+                self._accounts.remember((tenant, accelerator), past.changed(now, held, self.half_life))
 
     def remembered(self, tenant: str) -> dict[str, dict[str, Any]]:
         """What is to last of a tenant's past use, by class; empty without a half-life."""
@@ -279,9 +303,8 @@ class Entitlements:
         return self._accounts.faded_own((tenant, accelerator), self.now)
 
     def _pairs(self, tenant: str, accelerator: str, wanted: int, whole: bool = False) -> list[Pair]:
-        way = [(name, float(self.weight(name))) for name in self._forest.upwards(tenant)]
         own = not whole and self._forest.has_children(tenant)
-        return levels(self._accounts, way, self._reach, accelerator, wanted, self.now, own)
+        return self._shares.path(tenant, accelerator, wanted, self._now, own)
 
     def _classes(self, tenant: str, accelerator: str, wanted: int) -> Iterable[str]:
         rights = self._tenants.get(tenant)

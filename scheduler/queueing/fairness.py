@@ -10,58 +10,85 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
-from scheduler.queueing.accounts import Accounts
+from scheduler.queueing.accounts import Accounts, At
+from scheduler.queueing.forest import ROOT
 
 Pair = tuple[float, float]  # (borrowed, used), each ÷ weight
 
 
-def levels(
-    accounts: Accounts,
-    way: Sequence[tuple[str, float]],
-    reach: Callable[[str], int],
-    accelerator: str,
-    wanted: int,
-    now: float,
-    own: bool,
-) -> list[Pair]:
-    """The pair at each level from the root down, once the last tenant has `wanted` more of the class.
+class Shares:
+    """The shares of one view of the accounts. What was worked out is kept until something under it changes."""
 
-    `way`: (tenant, weight) from the tenant up to its root; `reach`: class → devices in reach
-    of the roots; `own`: whether the tenant has others under it, beside whom its own use is
-    one level further down.
-    """
-    more = [wanted]  # of `accelerator`, as it counts at each level from the tenant up
-    for name, _ in way[:-1]:
-        more.append(accounts.passes_up((name, accelerator), more[-1]))
-    potential: dict[str, float] = {}
-    pairs: list[Pair] = []
-    for (name, weight), devices in zip(reversed(way), reversed(more), strict=True):
-        borrowed = used = 0.0
-        below: dict[str, float] = {}
-        for one in _classes(accounts, name, accelerator, wanted):
+    def __init__(self, accounts: Accounts, weight: Callable[[str], int], reach: Callable[[str], int]) -> None:
+        """`weight`: of a tenant; `reach`: class → devices in reach of all roots together."""
+        self._accounts, self._weight, self._reach = accounts, weight, reach
+
+    def path(self, tenant: str, accelerator: str, wanted: int, now: float, own: bool) -> list[Pair]:
+        """The pair at each level from the root down, once the tenant has `wanted` more of the class.
+
+        `own`: whether the tenant has others under it, beside whom its own use is one level
+        further down.
+        """
+        accounts = self._accounts
+        pairs = [self._own(tenant, accelerator, wanted, now)] if own else []
+        name, more = tenant, wanted
+        while name != ROOT:
+            parent = accounts.parents.get(name, ROOT)
+            pair = accounts.pairs[name]
+            if pair is None:
+                pair = accounts.pairs[name] = self._at_rest(name, parent, now)
+            if wanted:
+                # All other classes stay as they are, so the largest changes with this one only.
+                at, weight = (name, accelerator), self._weight(name)
+                over = self._borrowed(accounts.held[at][1] + more - accounts.quota.get(at, 0), parent, accelerator)
+                used = self._used(accounts.faded(at, now) + wanted, accelerator)
+                pair = max(pair[0], over / weight), max(pair[1], used / weight)
+                more = accounts.passes_up(at, more)
+            pairs.append(pair)
+            name = parent
+        pairs.reverse()
+        return pairs
+
+    def _at_rest(self, name: str, parent: str, now: float) -> Pair:
+        accounts, borrowed, used = self._accounts, 0.0, 0.0
+        for one in accounts.classes.get(name, ()):
             at = (name, one)
-            total = reach(one)
-            had = potential.get(one, 0.0) if pairs else float(total)
-            quota, counted = accounts.quota.get(at, 0), accounts.held[at][1] + (devices if one == accelerator else 0)
-            if counted > quota:
-                borrowed = max(borrowed, (counted - quota) / max(had, 1.0))
-            uses = accounts.faded(at, now) + (wanted if one == accelerator else 0)
-            used = max(used, uses / max(total, 1))
-            terms = accounts.terms.get(at)
-            below[one] = min(quota + (inf if terms is None else terms.borrow), accounts.keeps(at) + had)
-        pairs.append((borrowed / weight, used / weight))
-        potential = below
-    if own:
-        name, weight = way[0]
-        borrowed = used = 0.0
-        for one in _classes(accounts, name, accelerator, wanted):
-            at, extra = (name, one), wanted if one == accelerator else 0
-            terms = accounts.terms.get(at)
-            over = accounts.held[at][0] + extra - (terms.nominal if terms is not None else 0)
-            borrowed = max(borrowed, over / max(potential[one], 1.0))
-            used = max(used, (accounts.faded_own(at, now) + extra) / max(reach(one), 1))
-        pairs.append((borrowed / weight, used / weight))
-    return pairs
+            borrowed = max(borrowed, self._borrowed(accounts.held[at][1] - accounts.quota.get(at, 0), parent, one))
+            used = max(used, self._used(accounts.faded(at, now), one))
+        return borrowed / self._weight(name), used / self._weight(name)
+
+    def _own(self, name: str, accelerator: str, wanted: int, now: float) -> Pair:
+        accounts, borrowed, used = self._accounts, 0.0, 0.0
+        known: Iterable[str] = accounts.classes.get(name, ())
+        for one in (*known, accelerator) if wanted and accelerator not in known else known:
+            at, more = (name, one), wanted if one == accelerator else 0
+            borrowed = max(borrowed, self._borrowed(_own_excess(accounts, name, one) + more, name, one))
+            used = max(used, self._used(accounts.faded_own(at, now) + more, one))
+        return borrowed / self._weight(name), used / self._weight(name)
+
+    def _borrowed(self, over: int, lender: str, accelerator: str) -> float:
+        return over / max(self._potential((lender, accelerator)), 1.0) if over > 0 else 0.0
+
+    def _used(self, devices: float, accelerator: str) -> float:
+        return devices / max(self._potential((ROOT, accelerator)), 1.0) if devices else 0.0
+
+    def _potential(self, at: At) -> float:
+        """Devices of the class that could be had of a tenant if nobody used any."""
+        accounts, accelerator = self._accounts, at[1]
+        known = accounts.potentials
+        below: list[At] = []
+        while at not in known:
+            if at[0] == ROOT:
+                known[at] = float(self._reach(accelerator))
+            else:
+                below.append(at)
+                at = (accounts.parents.get(at[0], ROOT), accelerator)
+        found = known[at]
+        for one in reversed(below):
+            terms = accounts.terms.get(one)
+            limit = inf if terms is None else accounts.quota.get(one, 0) + terms.borrow
+            found = known[one] = min(limit, accounts.keeps(one) + found)
+        return found
 
 
 def may_reclaim(accounts: Accounts, way: Sequence[str], other: Sequence[str], accelerator: str, wanted: int) -> bool:
@@ -86,11 +113,6 @@ def may_reclaim(accounts: Accounts, way: Sequence[str], other: Sequence[str], ac
         more = accounts.passes_up((name, accelerator), more)
     at = (side[-1], accelerator)
     return accounts.held[at][1] + more <= accounts.quota.get(at, 0)
-
-
-def _classes(accounts: Accounts, name: str, accelerator: str, wanted: int) -> Iterable[str]:
-    known = accounts.classes.get(name, ())
-    return (*known, accelerator) if wanted and accelerator not in known else known
 
 
 def _own_excess(accounts: Accounts, name: str, accelerator: str) -> int:

@@ -61,7 +61,7 @@ def test_it_survives_a_restart(value: float, devices: int, since: float, later: 
     used = DecayedUsage(value, devices, since)
     wire = used.wire()
     assert all(isinstance(one, int) for one in wire.values())
-    back = DecayedUsage.read(wire, devices)
+    back = DecayedUsage.read(wire)
     slope = abs(value - devices) * np.log(2) / HALF_LIFE
     assert back.at(since + later) == pytest.approx(used.at(since + later), abs=0.001 + 0.501 * slope)
 
@@ -125,17 +125,29 @@ def test_what_a_plan_gives_counts_in_full_so_that_tenants_still_take_turns() -> 
     assert taken == ["a", "b", "a", "b", "a", "b"]
 
 
-def test_past_use_is_taken_in_again_after_a_restart() -> None:
-    tenant = TenantState("a", quota={"H200": ClassQuota(50)})
-    first = Entitlements([tenant], {}, {"H200": 100}, half_life=HALF_LIFE)
+@pytest.mark.parametrize("books_first", [True, False])
+def test_past_use_is_taken_in_again_after_a_restart(books_first: bool) -> None:
+    """In whatever order tenants, their parents and what they hold come to be known again."""
+    tenants = [TenantState("a", quota={"H200": ClassQuota(50)}, parent="org"), TenantState("org")]
+    first = Entitlements(tenants, {}, {"H200": 100}, half_life=HALF_LIFE)
     first.charge("a", "H200", 8, 1000.0)
     first.charge("a", "H200", -2, 9000.0)
-    again = Entitlements([tenant], {("a", "H200"): 6}, {"H200": 100}, half_life=HALF_LIFE, now=20_000.0)
-    again.remember("a", first.remembered("a"))
+    again = Entitlements((), {}, {"H200": 100}, half_life=HALF_LIFE)
+    if books_first:
+        again.charge("a", "H200", 6, 20_000.0)
+    again.remember("a", first.remembered("a"), 20_000.0)
+    for tenant in tenants:
+        again.upsert_tenant(tenant)
+    if not books_first:
+        again.charge("a", "H200", 6, 20_000.0)
     for one in (first, again):
         one.now = 30_000.0
     assert again.decayed("a", "H200") == pytest.approx(first.decayed("a", "H200"), abs=0.001)
-    assert again.share("a") == pytest.approx(first.share("a"), abs=1e-5)
-    plain = Entitlements([tenant], {("a", "H200"): 6}, {"H200": 100})
-    plain.remember("a", first.remembered("a"))
+    for name in ("a", "org"):
+        assert again.share(name) == pytest.approx(first.share(name), abs=1e-5)
+
+
+def test_without_a_half_life_past_use_is_not_taken_in() -> None:
+    plain = Entitlements([TenantState("a")], {("a", "H200"): 6})
+    plain.remember("a", {"H200": {"milliDevices": 9000, "held": 9, "since": 5}}, 7.0)
     assert (plain.remembered("a"), plain.decayed("a", "H200")) == ({}, 6.0)

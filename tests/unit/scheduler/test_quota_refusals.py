@@ -126,7 +126,7 @@ def test_a_scratch_is_not_where_tenants_are_changed() -> None:
         lambda: scratch.upsert_tenant(tenant("a", 5)),
         lambda: scratch.remove_tenant("a"),
         lambda: scratch.set_capacity("H200", 5),
-        lambda: scratch.remember("a", {}),
+        lambda: scratch.remember("a", {}, 0.0),
     ):
         with pytest.raises(TypeError, match="of a scratch: change the entitlements it was made from"):
             call()
