@@ -241,6 +241,12 @@ def _only_informs(workload: Object, status: Mapping[str, Any]) -> bool:
     return rest(old.get("conditions")) == rest(status["conditions"])
 
 
+def _says_nothing(status: Mapping[str, Any]) -> bool:
+    """Whether no reason is known yet: the queue has not looked at it, and a write would only say so."""
+    admitted = find(status["conditions"], ADMITTED)
+    return admitted is not None and admitted["reason"] == QUEUED
+
+
 def _nodes_of(workload: Object) -> tuple[str, ...]:
     if is_true(workload, FINISHED):
         return ()
