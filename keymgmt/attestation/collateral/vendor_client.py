@@ -17,7 +17,7 @@ import httpx
 from crds.errors import InvalidInput, KekkaiError
 
 MAX_REPLY_BYTES: Final = 1 << 20
-MAX_HEADER: Final = 64 * 1024
+MAX_HEADER: Final = 16 * 1024
 _RETRIED: Final = {429, 500, 502, 503, 504}
 _LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 _SECONDS: Final = re.compile(r"\d{1,4}", re.ASCII)
