@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from crds.errors import InvalidInput
 from keymgmt import strict_json
 from keymgmt.attestation.nvidia import (
     DeviceEvidence,
@@ -71,10 +72,13 @@ def device_nonce(nonce: str, tee_key: Mapping[str, Any]) -> bytes:
 
 
 def parse_additional_evidence(text: str) -> tuple[DeviceEvidence, ...]:
-    """Read `additional_evidence`; empty for "" and "{}". Raises InvalidInput, EvidenceMalformed, TeeUnsupported."""
+    """Read `additional_evidence`; empty for "" and "{}". Raises EvidenceMalformed, TeeUnsupported."""
     if text in _NOTHING:
         return ()
-    evidence = strict_json.parse_object(text.encode(), limit=MAX_EVIDENCE_BYTES, where="additional_evidence")
+    try:
+        evidence = strict_json.parse_object(text.encode(), limit=MAX_EVIDENCE_BYTES)
+    except (InvalidInput, UnicodeEncodeError):
+        raise refuse("EvidenceMalformed", "not a JSON object", where="additional_evidence") from None
     unknown = sorted(evidence.keys() - {NVIDIA})
     if unknown:
         raise refuse("TeeUnsupported", f"no verifier for devices {unknown[0][:32]!r}", where="additional_evidence")

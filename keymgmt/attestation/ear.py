@@ -11,6 +11,7 @@ from typing import Final
 
 PROFILE: Final = "tag:github.com,2023:veraison/ear"
 SNP_POLICY_ID: Final = "urn:kekkai:appraisal:sev-snp:v1"
+AZURE_CVM_POLICY_ID: Final = "urn:kekkai:appraisal:az-snp-vtpm:v1"
 NVIDIA_POLICY_ID: Final = "urn:kekkai:appraisal:nvidia:v1"
 
 

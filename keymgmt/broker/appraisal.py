@@ -2,25 +2,25 @@
 
 REPORT_DATA must be SHA-384 of the canonical JSON `{"additional-evidence", "nonce",
 "tee-pubkey"}`; the field that binds init data at launch must be its digest if any was sent.
+Devices in the additional evidence answer SHA-384 of `{"nonce", "tee-pubkey"}`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from crds.errors import InvalidInput
 from keymgmt import strict_json
-from keymgmt.attestation import AttestationRefused
+from keymgmt.attestation import AttestationRefused, composite
 from keymgmt.attestation.refusal import refuse
+from keymgmt.broker.device_verifier import DeviceVerifier
 from keymgmt.broker.submods import init_data_of, tee_of
 from keymgmt.broker.tee_verifiers import Presented, tee_verifiers
 from keymgmt.config import Attestation
-
-NO_ADDITIONAL_EVIDENCE = ("", "{}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,6 @@ class AttestRequest:
         additional = evidence.get("additional_evidence", "")
         if not isinstance(additional, str):
             raise InvalidInput("a JSON string is expected", where="tee-evidence.additional_evidence")
-        if additional not in NO_ADDITIONAL_EVIDENCE:
-            raise InvalidInput(
-                "evidence of further devices is not verified by this service",
-                where="tee-evidence.additional_evidence",
-                fix='send "{}"',
-            )
         nonce = runtime.get("nonce")
         if not isinstance(nonce, str):
             raise InvalidInput("a nonce is expected", where="runtime-data.nonce")
@@ -68,13 +62,18 @@ class AttestRequest:
         }
         return hashlib.sha384(strict_json.canonical(bound)).digest()
 
+    def device_nonce(self) -> bytes:
+        """What GPUs and switches must have signed: 48 bytes, cut to what their protocol has room for."""
+        return composite.device_nonce(self.nonce, self.tee_key)
+
 
 @dataclass(frozen=True, slots=True)
 class Appraised:
     """Evidence that convinced."""
 
     submod: dict[str, Any]  # EAR submod `cpu0`
-    evidence: str  # SHA-256 of the raw evidence, hex
+    evidence: str  # SHA-256 of the CPU's raw evidence, hex; that covers the devices' evidence
+    devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # EAR submods `gpu0`, `switch0`, …
 
 
 class Appraiser:
@@ -82,11 +81,12 @@ class Appraiser:
 
     def __init__(self, config: Attestation) -> None:
         self._verifiers = tee_verifiers(config)
+        self._devices = DeviceVerifier(config.nvidia)
 
     @property
     def anchors(self) -> list[str]:
         """Labels of the trusted roots, for the status."""
-        return sorted(frozenset[str]().union(*(one.labels for one in self._verifiers.values())))
+        return sorted(self._devices.labels.union(*(one.labels for one in self._verifiers.values())))
 
     def appraise(self, tee: str, request: AttestRequest, now: datetime) -> Appraised:
         """Verify. Raises AttestationRefused with its reason."""
@@ -95,7 +95,8 @@ class Appraiser:
             raise refuse("TeeUnsupported", f"tee {tee!r} is not supported", where="tee")
         presented = Presented(request.primary_evidence, request.report_data(), request.init_data, now)
         verified = verifier.verify(presented)
-        return Appraised(verified.submod, hashlib.sha256(verified.evidence).hexdigest())
+        devices = self._devices.verify(request.additional_evidence, request.device_nonce(), now)
+        return Appraised(verified.submod, hashlib.sha256(verified.evidence).hexdigest(), devices.as_submods())
 
 
 def rule_claims(submod: Mapping[str, Any]) -> dict[str, Any]:

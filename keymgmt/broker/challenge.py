@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from crds.errors import Unauthenticated
 
-SUPPORTED_TEES = ("snp", "tdx", "sgx", "nitro")
+SUPPORTED_TEES = ("snp", "tdx", "sgx", "nitro", "az-snp-vtpm")
 SESSION_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _LABEL = b"kekkai/challenge\x01"
 

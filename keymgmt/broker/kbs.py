@@ -16,10 +16,10 @@ from starlette.responses import JSONResponse, Response
 
 from crds.errors import KekkaiError
 from keymgmt import strict_json
-from keymgmt.attestation import AttestationRefused
+from keymgmt.attestation import AttestationRefused, composite
 from keymgmt.broker import kbs_errors as kbs
 from keymgmt.broker import paths
-from keymgmt.broker.appraisal import AttestRequest, rule_claims
+from keymgmt.broker.appraisal import Appraised, AttestRequest, rule_claims
 from keymgmt.broker.challenge import SESSION_ID, SUPPORTED_TEES
 from keymgmt.broker.service import KeyService
 from keymgmt.broker.tokens import TokenInvalid, tee_key_of
@@ -105,16 +105,22 @@ class _Guest:
             appraised = await asyncio.to_thread(service.appraiser.appraise, tee, parsed, service.now())
         except (AttestationRefused, TeeKeyInvalid) as error:
             return await self._refuse(request, error.problem.reason, str(error), body, (session, expires))
-        token = await self._token(parsed, appraised.submod, appraised.evidence, session)
+        token = await self._token(parsed, appraised, session)
         if not await service.change(lambda change: releases.open_session(change, session, expires, token)):
             return await self._refuse(request, "NonceReplayed", "the challenge was answered before", body)
         service.metrics.attestations.labels(tee).inc()
         return JSONResponse({"token": token})
 
-    async def _token(self, parsed: AttestRequest, submod: dict[str, Any], evidence: str, session: str) -> str:
+    async def _token(self, parsed: AttestRequest, appraised: Appraised, session: str) -> str:
         service = self._service
         signing_input = service.token_key.unsigned(
-            submod, evidence, parsed.tee_key, parsed.nonce, session, service.seconds()
+            appraised.submod,
+            appraised.evidence,
+            parsed.tee_key,
+            parsed.nonce,
+            session,
+            service.seconds(),
+            appraised.devices,
         )
         signed = await service.hsm("sign-es256", message=signing_input)
         return f"{signing_input.decode()}.{b64url(signed['signature'])}"
@@ -217,7 +223,7 @@ def _release_request(repository: str, kind: str, tag: str, claims: dict[str, Any
     return releases.ReleaseRequest(
         namespace=repository,
         name=tag if kind == paths.KEY_RESOURCE_TYPE else f"{kind}/{tag}"[:253],
-        claims=rule_claims(claims["submods"]["cpu0"]),
+        claims={**composite.rule_claims(claims["submods"]), **rule_claims(claims["submods"]["cpu0"])},
         evidence=claims["kekkai.evidence"],
         session=claims["jti"],
         recipient=thumbprint(key),

@@ -24,6 +24,7 @@ TEES: Final[Mapping[str, TeeFields]] = {
     "tdx": TeeFields("mr_config_id"),
     "sgx": TeeFields("config_id"),
     "nitro": TeeFields(None, "nonce"),
+    "vtpm": TeeFields("pcr8", "nonce"),  # SHA-256(32 zero bytes ‖ digest of the init data)
 }
 
 

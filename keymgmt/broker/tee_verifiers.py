@@ -38,6 +38,7 @@ from keymgmt.attestation.nitro import BUILTIN_ANCHORS as AWS_ANCHORS
 from keymgmt.attestation.nitro import NitroPolicy, verify_nitro
 from keymgmt.attestation.nitro.kbs_evidence import document_of
 from keymgmt.attestation.refusal import refuse
+from keymgmt.attestation.vtpm import PcrPolicy, parse_azure_evidence, verify_azure_cvm
 from keymgmt.config import Attestation, IntelTcb
 
 
@@ -75,8 +76,10 @@ def tee_verifiers(config: Attestation) -> dict[str, TeeVerifier]:
     intel = _IntelCollateralAtHand(
         config.collateral_cache, anchors_with(INTEL_ANCHORS if config.trust_intel else {}, config.intel_roots)
     )
+    snp = _Snp(config)
     return {
-        "snp": _Snp(config),
+        "snp": snp,
+        "az-snp-vtpm": _AzureCvm(snp.roots, snp.policy),
         "tdx": _Tdx(config, intel),
         "sgx": _Sgx(config, intel),
         "nitro": _Nitro(config),
@@ -91,26 +94,44 @@ class _Snp:
         cached = (config.collateral_cache / "amd",) if config.collateral_cache else ()
         for folder in (*config.collateral_dirs, *(one for one in cached if one.is_dir())):
             roots = roots.with_collateral(folder)
-        self._roots = roots
+        self.roots = roots
         tcb = config.snp.minimum_tcb
-        self._policy = SnpPolicy(
+        self.policy = SnpPolicy(
             minimum_tcb=Tcb(tcb.bootloader, tcb.tee, tcb.snp, tcb.microcode, tcb.fmc),
             products=frozenset(config.snp.products),
         )
 
     @property
     def labels(self) -> frozenset[str]:
-        return frozenset(self._roots.anchors.values())
+        return frozenset(self.roots.anchors.values())
 
     def verify(self, presented: Presented) -> Verified:
         evidence = parse_kbs_evidence("snp", presented.primary_evidence)
-        policy = self._policy
+        policy = self.policy
         if presented.init_data is not None:
             policy = replace(policy, host_data=host_data_of(init_data_digest(presented.init_data)))
         claims = verify_snp(
-            evidence.report, evidence.certificates, self._roots, policy, presented.now, presented.report_data
+            evidence.report, evidence.certificates, self.roots, policy, presented.now, presented.report_data
         )
         return Verified(claims.as_ear_submod(), evidence.report)
+
+
+class _AzureCvm:
+    """Azure's confidential VMs: AMD's roots and the policy for SNP hold for the paravisor's report."""
+
+    def __init__(self, roots: TrustRoots, policy: SnpPolicy) -> None:
+        self._roots, self._policy = roots, policy
+
+    @property
+    def labels(self) -> frozenset[str]:
+        return frozenset(self._roots.anchors.values())
+
+    def verify(self, presented: Presented) -> Verified:
+        evidence = parse_azure_evidence(presented.primary_evidence)
+        digest = None if presented.init_data is None else init_data_digest(presented.init_data)
+        now, nonce = presented.now, presented.report_data
+        claims = verify_azure_cvm(evidence, (), self._roots, self._policy, PcrPolicy(), now, nonce, digest)
+        return Verified(claims.as_ear_submod(), evidence.hcl_report + evidence.message)
 
 
 class _IntelCollateralAtHand:

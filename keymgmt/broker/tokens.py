@@ -51,9 +51,19 @@ class TokenKey:
         self._header = b64url(json.dumps(header, separators=(",", ":")).encode())
 
     def unsigned(
-        self, submod: Mapping[str, Any], evidence: str, tee_key: Mapping[str, Any], nonce: str, session: str, now: int
+        self,
+        submod: Mapping[str, Any],
+        evidence: str,
+        tee_key: Mapping[str, Any],
+        nonce: str,
+        session: str,
+        now: int,
+        devices: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> bytes:
-        """The signing input of a token for `submod`. `session` is the hash of the session id."""
+        """The signing input of a token for `submod` (`cpu0`) and further `devices` (`gpu0`, …).
+
+        `session` is the hash of the session id.
+        """
         annotated = {
             "init_data": init_data_of(submod),
             "report_data": report_data_of(submod),
@@ -67,7 +77,7 @@ class TokenKey:
             "exp": now + LIFETIME,
             "jti": session,
             "ear.verifier-id": VERIFIER,
-            "submods": {"cpu0": {**submod, ANNOTATED: annotated}},
+            "submods": {"cpu0": {**submod, ANNOTATED: annotated}, **(devices or {})},
             "kekkai.evidence": evidence,
         }
         return f"{self._header}.{b64url(json.dumps(claims, separators=(',', ':')).encode())}".encode()

@@ -33,6 +33,10 @@ MEASUREMENTS = (
     "claims.sgx.mrenclave",
     "claims.sgx.mrsigner",
     "claims.nitro.pcr0",
+    # Of a vTPM, what names the operating system: its loader, kernel or unified kernel image.
+    "claims.vtpm.pcr4",
+    "claims.vtpm.pcr9",
+    "claims.vtpm.pcr11",
 )
 INIT_DATA = "claims.init_data"
 
@@ -150,10 +154,11 @@ def _decoys() -> list[dict[str, Any]]:
     fields = {"debug": False, "vmpl": 0, "sept_ve_disable": True, "tcb_status": "UpToDate", "advisories": []}
     named = ("measurement", "host_data", "chip_id", "mrtd", "mr_config_id", "mrenclave", "mrsigner", "config_id")
     guest = {**fields, **registers, **dict.fromkeys(named, "decoy"), "user_data": "decoy", "public_key": "decoy"}
-    roots = {"snp": "amd", "tdx": "intel", "sgx": "intel", "nitro": "aws"}
+    roots = {"snp": "amd", "tdx": "intel", "sgx": "intel", "nitro": "aws", "vtpm": "amd"}
+    devices: dict[str, Any] = {"gpus": [], "switches": [], "protected_links": False}
     return [
         {
-            "claims": {tee: guest, "init_data": init_data, "root": root, "tee": tee},
+            "claims": {tee: {**guest, "snp": guest}, "init_data": init_data, "root": root, "tee": tee, **devices},
             "request": {"namespace": "decoy", "name": "decoy"},
             "now": datetime(2100, 1, 1, tzinfo=UTC),
         }

@@ -8,12 +8,13 @@ keys, tenants, HTTP or the network.
 """
 
 from keymgmt.attestation.nvidia.certificates import DeviceChain
+from keymgmt.attestation.nvidia.endorsements import NVIDIA_DEVICE_ROOT, NvidiaEndorsements, load_endorsements
 from keymgmt.attestation.nvidia.evidence import DeviceEvidence, parse_evidence
 from keymgmt.attestation.nvidia.opaque import OpaqueData, parse_opaque
 from keymgmt.attestation.nvidia.policy import NvidiaPolicy
 from keymgmt.attestation.nvidia.reference import ReferenceValues
 from keymgmt.attestation.nvidia.spdm import MeasurementReport, parse_report
-from keymgmt.attestation.nvidia.verifier import NVIDIA_DEVICE_ROOT, NvidiaClaims, NvidiaEndorsements, verify_device
+from keymgmt.attestation.nvidia.verifier import NvidiaClaims, verify_device
 
 __all__ = [
     "NVIDIA_DEVICE_ROOT",
@@ -25,6 +26,7 @@ __all__ = [
     "NvidiaPolicy",
     "OpaqueData",
     "ReferenceValues",
+    "load_endorsements",
     "parse_evidence",
     "parse_opaque",
     "parse_report",

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -27,27 +26,15 @@ from keymgmt.attestation.nvidia.certificates import (
     check_validity,
     split_chain,
 )
+from keymgmt.attestation.nvidia.endorsements import NvidiaEndorsements
 from keymgmt.attestation.nvidia.opaque import OpaqueData, parse_opaque
 from keymgmt.attestation.nvidia.policy import NvidiaPolicy, appraise
-from keymgmt.attestation.nvidia.reference import ReferenceValues, compare
+from keymgmt.attestation.nvidia.reference import compare
 from keymgmt.attestation.nvidia.revocation import check_revocation
 from keymgmt.attestation.nvidia.spdm import NONCE_BYTES, MeasurementReport, parse_report
 from keymgmt.attestation.refusal import refuse
 
-# SHA-256 of the public key (SubjectPublicKeyInfo) of "NVIDIA Device Identity CA", as in
-# NVIDIA's attestation SDK and nvtrust (verifier_device_root.pem).
-NVIDIA_DEVICE_ROOT: Final = "a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4"
 NVIDIA_OEM_ID: Final = "5703"  # IANA private enterprise number
-
-
-@dataclass(frozen=True, slots=True)
-class NvidiaEndorsements:
-    """What is trusted and what is at hand: roots (SPKI SHA-256 → label), golden measurements, OCSP."""
-
-    roots: Mapping[str, str] = field(default_factory=lambda: {NVIDIA_DEVICE_ROOT: "nvidia"})
-    reference: ReferenceValues = field(default_factory=lambda: ReferenceValues({}))
-    ocsp_responses: tuple[bytes, ...] = ()
-    ocsp_responders: frozenset[str] = frozenset()  # SPKI SHA-256 of pinned responders, hex
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from crds.errors import KekkaiError
 from keymgmt import strict_json
+from keymgmt.attestation import ear
 from keymgmt.attestation.azure import MAX_HCL_BYTES, HclReport, parse_hcl_report
 from keymgmt.attestation.policy import SnpPolicy
 from keymgmt.attestation.refusal import AttestationRefused, refuse
@@ -58,9 +59,14 @@ class AzureClaims:
     runtime_data: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """Claims under `claims.vtpm`; PCRs in hex by index."""
+        """Claims under `claims.vtpm`: `pcr0` to `pcr23` in hex, and the SNP guest's under `snp`.
+
+        They stand apart from `claims.snp`, because its measurement is that of the paravisor
+        only: a rule written for a guest that SNP itself measured must not match.
+        """
         return {
-            "pcrs": {str(index): value.hex() for index, value in sorted(self.quoted.pcrs.items())},
+            **{f"pcr{index}": value.hex() for index, value in sorted(self.quoted.pcrs.items())},
+            "snp": self.snp.as_dict(),
             "nonce": self.quoted.quote.extra_data.hex(),
             "reset_count": self.quoted.quote.reset_count,
             "restart_count": self.quoted.quote.restart_count,
@@ -70,8 +76,15 @@ class AzureClaims:
         }
 
     def as_ear_submod(self) -> dict[str, Any]:
-        """The EAR submod (`cpu0`): that of the SNP guest with the `vtpm` claims added."""
-        return {**self.snp.as_ear_submod(), "vtpm": self.as_dict()}
+        """The EAR submod (`cpu0`). PCRs were compared with no reference values: executables say nothing."""
+        vector = ear.snp_vector(debug=self.snp.report.policy.debug, measurement_known=False)
+        return {
+            "ear.status": ear.status(vector),
+            "ear.trustworthiness-vector": vector,
+            "ear.appraisal-policy-id": ear.AZURE_CVM_POLICY_ID,
+            "vtpm": self.as_dict(),
+            "root": self.snp.root,
+        }
 
 
 def parse_azure_evidence(document: object) -> AzureEvidence:

@@ -151,9 +151,9 @@ def test_devices_that_do_not_fit_together_are_refused(choose: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[]", "InvalidInput"),
-        ("{", "InvalidInput"),
-        ('{"nvidia": {}, "nvidia": {}}', "InvalidInput"),
+        ("[]", "EvidenceMalformed"),
+        ("{", "EvidenceMalformed"),
+        ('{"nvidia": {}, "nvidia": {}}', "EvidenceMalformed"),
         ('{"tpu": {}}', "TeeUnsupported"),
         ('{"nvidia": {}}', "EvidenceMalformed"),
         ('{"nvidia": {"device_evidence_list": []}}', "EvidenceMalformed"),

@@ -79,12 +79,12 @@ def test_the_quote_stands_on_the_hardware_report(name: str) -> None:
     claims = check(evidence(name), NONCES[name])
     said = claims.as_dict()
     assert claims.snp.root == "amd"
-    assert len(said["pcrs"]) == 24
+    assert sum(name.startswith("pcr") for name in said) == 24
     assert said["nonce"] == NONCES[name].hex()
     assert said["secure_boot"] is document_flag(claims)
     submod = claims.as_ear_submod()
     assert submod["ear.status"] == "affirming"
-    assert submod["vtpm"]["pcrs"]["17"] == "ff" * 32  # the dynamic registers stand at their reset value
+    assert submod["vtpm"]["pcr17"] == "ff" * 32  # the dynamic registers stand at their reset value
 
 
 def document_flag(claims: AzureClaims) -> bool:
