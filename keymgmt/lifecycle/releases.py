@@ -204,10 +204,9 @@ def _authentic_policy(change: Change, record: KeyRecord) -> SignedPolicy:
 
 def _facts(request: ReleaseRequest) -> dict[str, Any]:
     claims = request.claims
-    snp = claims.get("snp")
     return {
         "key": f"{request.namespace}/{request.name}",
-        "measurement": snp.get("measurement", "") if isinstance(snp, Mapping) else "",
+        "measurement": _measurement(claims),
         "initData": claims.get("init_data", ""),
         "root": claims.get("root", ""),
         "evidence": request.evidence,
@@ -215,3 +214,15 @@ def _facts(request: ReleaseRequest) -> dict[str, Any]:
         "recipient": request.recipient,
         "wrapping": request.wrapping,
     }
+
+
+# TEE → its claim of what was launched: the first register or digest that a release rule must name.
+_LAUNCH_MEASUREMENT = {"snp": "measurement", "tdx": "mrtd", "sgx": "mrenclave", "nitro": "pcr0"}
+
+
+def _measurement(claims: Mapping[str, Any]) -> str:
+    for tee, field in _LAUNCH_MEASUREMENT.items():
+        found = claims.get(tee)
+        if isinstance(found, Mapping):
+            return str(found.get(field, ""))
+    return ""
