@@ -1,7 +1,8 @@
 """EAR, the form of attestation results: trustworthiness vector, tiers, status.
 
-Source: draft-ietf-rats-ar4si (trustworthiness claims) and draft-fv-rats-ear. Values: 0 no
-claim; 2 to 31 affirming; 32 to 95 warning; 96 to 127 contraindicated.
+Source: draft-ietf-rats-ar4si (trustworthiness claims) and draft-fv-rats-ear. Values: -1 to 1
+no claim; 2 to 31 affirming; 32 to 95 warning; 96 to 127 contraindicated; negative ones are
+the verifier's own, in tiers that mirror these. `ear_claims` reads results of others.
 """
 
 from __future__ import annotations
@@ -15,14 +16,31 @@ AZURE_CVM_POLICY_ID: Final = "urn:kekkai:appraisal:az-snp-vtpm:v1"
 NVIDIA_POLICY_ID: Final = "urn:kekkai:appraisal:nvidia:v1"
 
 
+CLAIMS: Final = (
+    "instance-identity",
+    "configuration",
+    "executables",
+    "file-system",
+    "hardware",
+    "runtime-opaque",
+    "storage-opaque",
+    "sourced-data",
+)
+
+
+def tier_of(value: int) -> str:
+    """The tier of a trustworthiness claim's value, -128 to 127."""
+    if -1 <= value <= 1:
+        return "none"
+    if -32 <= value <= 31:
+        return "affirming"
+    return "warning" if -96 <= value <= 95 else "contraindicated"
+
+
 def status(vector: Mapping[str, int]) -> str:
     """The worst tier that the vector names: none, affirming, warning or contraindicated."""
-    worst = max(vector.values(), default=0)
-    if worst >= 96:
-        return "contraindicated"
-    if worst >= 32:
-        return "warning"
-    return "affirming" if worst >= 2 else "none"
+    tiers = {tier_of(value) for value in vector.values()}
+    return next((tier for tier in ("contraindicated", "warning", "affirming") if tier in tiers), "none")
 
 
 def snp_vector(*, debug: bool, measurement_known: bool) -> dict[str, int]:

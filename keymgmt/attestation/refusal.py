@@ -72,6 +72,9 @@ REASONS: Final[dict[str, str]] = {
     "PcrDigestMismatch": "the PCR values sent are not those that the quote vouches for",
     "PcrSelectionInvalid": "the quote does not cover the PCRs that are needed",
     "PcrNotAllowed": "a PCR's value is not one of those accepted",
+    # Results of other verifiers.
+    "EarMalformed": "the attestation result is not an EAR of a known profile",
+    "EarExpired": "the attestation result is not valid at the time of verification",
     # Event logs.
     "EventLogMalformed": "the event log is not a TCG crypto-agile log, or exceeds its bounds",
     "EventLogAlgorithmUnsupported": "the event log lacks digests of the algorithm that is needed",
