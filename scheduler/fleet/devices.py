@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 MILLI = 1000  # milli-devices of a whole device
+UNKNOWN = -1  # the device of a share that nobody wrote down: none of its node's devices is free then
 
 Share = tuple[str, int, int]  # node, index of the device, milli-devices
 
@@ -24,12 +25,14 @@ class DeviceTable:
     def hold(self, holder: str, shares: Iterable[Share]) -> None:
         """What the holder has from now on, in place of what it had; nothing frees all. O(what changes).
 
-        Raises ValueError when a share is not within 1..999 milli-devices or its device is negative.
+        Raises ValueError when a share is not within 1..999 milli-devices or its device is below UNKNOWN.
         """
         shares = tuple(shares)
         for node, device, milli in shares:
-            if not 0 < milli < MILLI or device < 0:
-                raise ValueError(f"share of device {device} of node {node}: {milli} is not within 1..999 milli-devices")
+            if not 0 < milli < MILLI or device < UNKNOWN:
+                raise ValueError(
+                    f"share of device {device} of node {node}: {milli} milli-devices are not within 1..999"
+                )
         for share in self._held.pop(holder, ()):
             self._add(share, -1)
         if shares:
@@ -45,6 +48,12 @@ class DeviceTable:
             del devices[device]
         if not devices:
             del self.of_node[node]
+
+
+def devices_or_unknown(devices: Iterable[int], count: int) -> list[int]:
+    """The devices of `count` pods: those that are known, and UNKNOWN for the rest."""
+    known = list(devices)[: max(count, 0)]
+    return known + [UNKNOWN] * (count - len(known))
 
 
 def whole_amounts(requests: Mapping[str, int], milli: int, devices: Iterable[str]) -> Mapping[str, int]:

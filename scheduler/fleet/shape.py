@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from scheduler.fleet.state import PodSet, WorkloadState
@@ -32,6 +32,11 @@ class Shapes:
 
     def __getitem__(self, workload: str) -> Shape:
         return self._of[workload][1]
+
+    def counted(self) -> Iterator[tuple[Shape, int]]:
+        """Each shape, and how many workloads have it."""
+        for shape, users in self._users.values():
+            yield shape, len(users)
 
     def add(self, workload: WorkloadState) -> Shape:
         """Note the shape of a workload, which may have changed."""

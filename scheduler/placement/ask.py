@@ -9,19 +9,25 @@ from itertools import islice, permutations
 from scheduler.fleet import PodSet
 from scheduler.fleet.shape import Shape
 from scheduler.placement.bestfit import Ints
+from scheduler.placement.fragments import PodShape
 
+_NOTHING = PodShape(0, 0)
 _ORDERS = 6  # orders of pod sets that are tried at most
 
 
 @dataclass(frozen=True, slots=True)
 class PodAsk:
-    """One pod set: `request` of one pod, and keys under which a supply keeps what it worked out."""
+    """One pod set: `request` of one pod, and keys under which a supply keeps what it worked out.
+
+    The request of a share of a device has 0 in the devices' column; `pod` says how much of one it is.
+    """
 
     pod_set: PodSet
     count: int
     request: Ints
     suits: Hashable  # equal: the same nodes are eligible
     room: Hashable  # equal: as many fit on each node
+    pod: PodShape = _NOTHING  # one pod as the scores see it
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class Ask:
 
     shape: Shape
     pods: tuple[PodAsk, ...]
-    devices: int  # of all pods together
+    devices: int  # of all pods together; shares rounded up, pod set by pod set
 
     @property
     def level(self) -> str:

@@ -2,7 +2,8 @@
 
 Rule: a rest that one node can take whole goes to the node where the fewest further pods
 would fit; otherwise the roomiest nodes are filled first, so that a gang touches few
-nodes. Ties go to the node with fewer free devices, then to the first row.
+nodes. Ties go to the lower rank (fewer free devices, or a better score), then to the
+first row.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ def capacity(free: Ints, request: Ints) -> Ints:
     return fits
 
 
-def spread(caps: Ints, count: int, devices: Ints, tight: bool = False) -> list[tuple[int, int]] | None:
+def spread(caps: Ints, count: int, rank: Ints, tight: bool = False) -> list[tuple[int, int]] | None:
     """Place `count` equal pods: [(row, count)], or None when they do not all fit.
 
-    `caps`: how many fit on each row; `devices`: free ones, which settle ties. `tight`
-    fills the nodes with least room first, which leaves whole nodes to others at the price
-    of touching more of them.
+    `caps`: how many fit on each row; `rank` settles ties: a row's free devices, or its
+    score. `tight` fills the nodes with least room first, which leaves whole nodes to
+    others at the price of touching more of them.
     """
     usable = np.minimum(caps, count)
     if int(usable.sum()) < count:
@@ -44,7 +45,7 @@ def spread(caps: Ints, count: int, devices: Ints, tight: bool = False) -> list[t
     enough = caps >= rest
     if tight or not enough.any():
         some = np.flatnonzero(usable)
-        order = some[np.lexsort((some, devices[some], usable[some] if tight else -usable[some]))]
+        order = some[np.lexsort((some, rank[some], usable[some] if tight else -usable[some]))]
         filled = np.cumsum(usable[order])
         whole = int(np.searchsorted(filled, rest, side="right"))
         chosen.extend((int(row), int(usable[row])) for row in order[:whole])
@@ -52,12 +53,12 @@ def spread(caps: Ints, count: int, devices: Ints, tight: bool = False) -> list[t
         enough = caps >= rest
         enough[order[:whole]] = False
     if rest:
-        chosen.append((_tightest(caps, enough, devices), rest))
+        chosen.append((_tightest(caps, enough, rank), rest))
     return chosen
 
 
-def _tightest(caps: Ints, enough: Mask, devices: Ints) -> int:
+def _tightest(caps: Ints, enough: Mask, rank: Ints) -> int:
     rows = np.flatnonzero(enough)
     room = caps[rows]
     ties = rows[room == room.min()]
-    return int(ties[np.argmin(devices[ties])]) if ties.size > 1 else int(ties[0])
+    return int(ties[np.argmin(rank[ties])]) if ties.size > 1 else int(ties[0])

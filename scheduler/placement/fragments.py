@@ -16,7 +16,6 @@ is worth nothing: under a backlog, the rare pod that fits does come by.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +26,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MILLI = 1000  # milli-devices of a whole device
+UNDECIDED, WHOLE_ONLY, SHARED_ONLY = range(3)  # modes of a node; undecided while all of its devices are free
 GAMMA = 0.1
 COVER = 0.95  # the part of all pods seen that the typical shapes cover, as in FGD
 
@@ -49,14 +49,24 @@ class PodShape:
         if (self.devices == 0) != (self.milli == 0):
             raise ValueError("devices and milli go together")
 
+    @property
+    def share(self) -> bool:
+        """Whether it asks for a part of a device."""
+        return 0 < self.milli < MILLI
+
+    @property
+    def order(self) -> tuple[int, int, int, int, tuple[str, ...]]:
+        """A key by which shapes have one order: that of their sizes."""
+        return self.milli, self.devices, self.cpu, self.memory, tuple(sorted(self.kinds))
+
 
 def typical(seen: Mapping[PodShape, int], cover: float = COVER) -> dict[PodShape, float]:
     """The most frequent shapes that cover this part of what was seen, with frequencies that sum to 1.
 
-    Equal counts are taken in the order in which the shapes were first seen.
+    Equal counts are taken in the order of the shapes' sizes, so that the order of `seen` decides nothing.
     """
     total, covered, chosen = sum(seen.values()), 0, {}
-    for shape, count in Counter(seen).most_common():
+    for shape, count in sorted(seen.items(), key=lambda one: (-one[1], one[0].order)):
         if covered >= cover * total:
             break
         chosen[shape] = count
@@ -68,11 +78,20 @@ class Worth:
     """The value of nodes' free devices, for one mix of typical pods."""
 
     def __init__(
-        self, mix: Mapping[PodShape, float], kinds: Sequence[str], gamma: float = GAMMA, reach: bool = True
+        self,
+        mix: Mapping[PodShape, float],
+        kinds: Sequence[str],
+        gamma: float = GAMMA,
+        reach: bool = True,
+        modes: bool = False,
     ) -> None:
-        """`kinds`: the accelerator classes by the code that nodes carry. `gamma` 1 without `reach` is FGD's."""
+        """`kinds`: the accelerator classes by the code that nodes carry. `gamma` 1 without `reach` is FGD's.
+
+        With `modes` a node takes either whole devices or shares, and its code is three times that of its class,
+        plus UNDECIDED, WHOLE_ONLY or SHARED_ONLY.
+        """
         # Sorted by size: pods that ask for equally much of a device fit on the same devices.
-        pods = sorted(((s, part) for s, part in mix.items() if s.devices), key=lambda pod: pod[0].milli)
+        pods = sorted(((s, part) for s, part in mix.items() if s.devices), key=lambda pod: pod[0].order)
         self._gamma, self._reach = gamma, reach
         part = np.array([part for _, part in pods])
         self._cpu = np.array([max(s.cpu, 1) for s, _ in pods], dtype=np.float64)
@@ -81,7 +100,13 @@ class Worth:
         milli = np.array([s.milli for s, _ in pods], dtype=np.int64)
         self._asked = (self._devices * milli).astype(np.float64)
         suits = np.array([[not s.kinds or kind in s.kinds for s, _ in pods] for kind in kinds], dtype=np.bool_)
-        self._part = suits.reshape(len(kinds), len(pods)) * part  # by kind and pod
+        suits = suits.reshape(len(kinds), len(pods))
+        if modes:
+            share = milli < MILLI
+            suits = np.repeat(suits, 3, axis=0)
+            suits[WHOLE_ONLY::3] &= ~share
+            suits[SHARED_ONLY::3] &= share
+        self._part = suits * part  # by code and pod
         sizes, self._starts, self._size_of = np.unique(milli, return_index=True, return_inverse=True)
         self._bins = sizes.size + 1
         # Free milli-devices → how many of the sizes fit.

@@ -57,7 +57,7 @@ class Packer:
         row = int(scores.score.argmin()) if scores.score.size else -1
         if row < 0 or scores.score[row] == NEVER:
             return None
-        if 0 < shape.milli < MILLI:
+        if shape.share:
             devices: tuple[int, ...] = (int(scores.device[row]),)
         else:
             devices = tuple(np.flatnonzero(self.free[row] == MILLI)[: shape.devices].tolist())

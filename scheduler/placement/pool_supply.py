@@ -1,164 +1,86 @@
-"""The rows of one pool that a plan may give away, and placement on them.
+"""Placement on the rows of one pool. Room is taken and given back in place.
 
-Room is taken and given back in place. For each shape of pod the number that fits on each
-row is kept, and worked out anew only for the rows that were touched since.
+Pods go one by one to the row with the best score (`scoring`), so that what remains is of
+most worth to the pods still to come. A gang that asks for topology exchanges data: it
+touches few nodes instead (`bestfit`), and scores settle ties. Where several pod sets
+find no place that way, further ways to fill are tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from scheduler.fleet import PodSet, PoolState
-from scheduler.fleet.attributes import NONE, Codes
+from scheduler.fleet import PoolState
 from scheduler.placement.ask import Ask, PodAsk
-from scheduler.placement.bestfit import Assignment, Ints, Mask, capacity, spread
-from scheduler.placement.eligibility import shape_refuses
+from scheduler.placement.bestfit import Assignment, Ints, spread
+from scheduler.placement.pool_rows import NewRow, PoolRows, ReadyRows
+from scheduler.placement.ranking import Ranking
+from scheduler.placement.scoring import NEVER
+
+__all__ = ["NewRow", "Placement", "PoolSupply", "ReadyRows"]
 
 _RANK_CAP = 1 << 20  # room beyond this is not told apart
 
 
-@dataclass(frozen=True, slots=True)
-class NewRow:
-    """A machine that is to become a node."""
+class Placement(Assignment):
+    """Where all pods of an ask go: [(pod set index, row, count)] in order, and the devices of shares."""
 
-    name: str
-    labels: Mapping[str, str]
-    domains: Mapping[str, str]  # topology level → domain, "" where there is none
+    devices: Mapping[tuple[int, int], tuple[int, ...]]  # (pod set index, row) → a device for each share pod
 
-
-class ReadyRows(Protocol):
-    """What is known of the ready nodes of a pool, in the order of its rows."""
-
-    def mask(self, pod_set: PodSet) -> Mask:
-        """Which of them suit."""
-
-    def domains(self, level: str) -> tuple[Codes, list[str]]:
-        """(code of each node's domain, names by code)."""
+    def __init__(self, placed: Assignment, devices: Mapping[tuple[int, int], Sequence[int]]) -> None:
+        super().__init__(sorted(placed))
+        self.devices = {key: tuple(devices[key]) for key in sorted(devices)}
 
 
-@dataclass(slots=True)
-class _Room:
-    caps: Ints  # how many pods of a shape fit on each row, true up to position `seen` of the log
-    seen: int
+class _Draft:
+    """A placement in the making."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[int, int], int] = {}  # by pod set index and row
+        self.devices: dict[tuple[int, int], list[int]] = {}
+
+    def put(self, index: int, row: int, count: int) -> None:
+        self.counts[index, row] = self.counts.get((index, row), 0) + count
 
 
-@dataclass(slots=True)
-class _Level:
-    codes: Codes
-    names: list[str]
-    of: dict[str, int]
+Fill = Callable[[int, PodAsk, Ints | slice, _Draft], bool]
 
 
-class PoolSupply:
-    """Ready nodes first, then machines on their way, then those that this plan asks for."""
+class PoolSupply(PoolRows):
+    """The rows of a pool, and placement on them."""
 
-    def __init__(self, pool: PoolState, names: Sequence[str], free: Ints, device: int, ready_rows: ReadyRows) -> None:
-        """`free`: shape (names, columns), owned by the supply from here on. `device`: the devices' column."""
-        self.pool = pool
-        self.names = list(names)
-        self.ready = len(names)
-        self.free = free
+    def __init__(
+        self,
+        pool: PoolState,
+        names: Sequence[str],
+        free: Ints,
+        device: int,
+        ready_rows: ReadyRows,
+        ranking: Callable[[PoolRows], Ranking],
+        total: Ints | None = None,
+        shared: Mapping[int, Mapping[int, int]] | None = None,
+    ) -> None:
+        """As `PoolRows`; `ranking` makes the scores of these rows."""
+        super().__init__(pool, names, free, device, ready_rows, total, shared)
         self.takers: Ints = np.zeros(len(names), dtype=np.int64)  # decisions of this plan that use the row
-        self._device = device
-        self._ready_rows = ready_rows
-        self._new: list[NewRow] = []
-        self._log: list[int] = []  # rows in the order in which their room changed
-        self._masks: dict[Hashable, Mask] = {}
-        self._rooms: dict[Hashable, _Room] = {}
-        self._levels: dict[str, _Level] = {}
-
-    def __len__(self) -> int:
-        return len(self.names)
+        self._ranking = ranking(self)
 
     def add(self, rows: Sequence[NewRow], free: Ints) -> None:
         """Add rows behind the others. `free`: shape (rows, columns)."""
-        start, size = len(self.names), len(self.names) + len(rows)
-        if size > self.free.shape[0]:
-            more = max(size, 2 * self.free.shape[0]) - self.free.shape[0]
-            self.free = np.concatenate([self.free, np.zeros((more, self.free.shape[1]), dtype=np.int64)])
+        super().add(rows, free)
+        if self.free.shape[0] > self.takers.size:
+            more = self.free.shape[0] - self.takers.size
             self.takers = np.concatenate([self.takers, np.zeros(more, dtype=np.int64)])
-        self.free[start:size] = free
-        self.takers[start:size] = 0
-        self.names.extend(row.name for row in rows)
-        self._new.extend(rows)
+        self.takers[len(self) - len(rows) : len(self)] = 0
 
     def drop_last(self, count: int) -> None:
         """Take away the last rows again. Nothing may be placed on them."""
-        size = len(self.names) - count
-        del self.names[size:], self._new[size - self.ready :]
-        for room in self._rooms.values():
-            room.caps = room.caps[:size]
-        self._masks = {key: mask[:size] for key, mask in self._masks.items()}
-        for level in self._levels.values():
-            level.codes = level.codes[:size]
+        super().drop_last(count)
+        self._ranking.drop_from(len(self))
 
-    # What fits where
-
-    def eligible(self, pod: PodAsk) -> Mask:
-        """Rows that suit the pods of this set, room aside. Shape (rows,)."""
-        mask = self._masks.get(pod.suits)
-        if mask is None:
-            mask = self._ready_rows.mask(pod.pod_set)
-        if mask.size < len(self):
-            more = [
-                not shape_refuses(pod.pod_set, row.labels, (), self.pool.confidential)
-                for row in self._new[mask.size - self.ready :]
-            ]
-            mask = np.concatenate([mask, np.array(more, dtype=np.bool_)])
-        self._masks[pod.suits] = mask
-        return mask
-
-    def room(self, pod: PodAsk) -> Ints:
-        """How many pods of this set fit on each row. Shape (rows,); not to be changed."""
-        size, end = len(self), len(self._log)
-        room = self._rooms.get(pod.room)
-        if room is None:
-            room = self._rooms[pod.room] = _Room(np.zeros(0, dtype=np.int64), end)
-        known = room.caps.size
-        if end - room.seen > max(known, 64):
-            known = 0
-        elif end > room.seen:
-            rows = np.unique(np.array(self._log[room.seen :], dtype=np.int64))
-            rows = rows[rows < known]
-            room.caps[rows] = np.where(self.eligible(pod)[rows], capacity(self.free[rows], pod.request), 0)
-        if known < size:
-            more = np.where(self.eligible(pod)[known:], capacity(self.free[known:size], pod.request), 0)
-            room.caps = np.concatenate([room.caps[:known], more])
-        room.seen = end
-        return room.caps
-
-    def level(self, level: str) -> tuple[Codes, list[str]]:
-        """(code of each row's domain, names by code). NONE where a row stands in no domain."""
-        known = self._levels.get(level)
-        if known is None:
-            codes, names = self._ready_rows.domains(level)
-            known = self._levels[level] = _Level(codes, list(names), {name: code for code, name in enumerate(names)})
-        if known.codes.size < len(self):
-            more = []
-            for row in self._new[known.codes.size - self.ready :]:
-                domain = row.domains.get(level, "")
-                if domain and domain not in known.of:
-                    known.of[domain] = len(known.names)
-                    known.names.append(domain)
-                more.append(known.of[domain] if domain else NONE)
-            known.codes = np.concatenate([known.codes, np.array(more, dtype=np.int32)])
-        return known.codes, known.names
-
-    def room_by_domain(self, pod: PodAsk, level: str, limit: int, most: int) -> Ints:
-        """Room of each domain by its code, a row counted up to `most` pods."""
-        codes, names = self.level(level)
-        codes = codes[:limit]
-        inside = codes != NONE
-        counted = np.minimum(self.room(pod)[:limit], most)[inside]
-        return np.bincount(codes[inside], weights=counted, minlength=len(names)).astype(np.int64)
-
-    # Placement
-
-    def place(self, ask: Ask, limit: int) -> Assignment | None:
+    def place(self, ask: Ask, limit: int) -> Placement | None:
         """Place all pods on the first `limit` rows and take the room, honouring topology; or change nothing."""
         placed = self._place_inside(ask, limit) if ask.level else None
         if placed is None and not ask.shape.required_topology:
@@ -168,18 +90,13 @@ class PoolSupply:
                 self.takers[row] += 1
         return placed
 
-    def give_back(self, ask: Ask, placed: Assignment) -> None:
+    def give_back(self, ask: Ask, placed: Placement) -> None:
         """Undo a placement."""
-        self._undo(ask, placed)
-        for _, row, _ in placed:
+        for index, row, count in placed:
+            self.untake(ask.pods[index], row, count, placed.devices.get((index, row), ()))
             self.takers[row] -= 1
 
-    def adjust(self, rows: Ints, amounts: Ints) -> None:
-        """Add `amounts` (rows, columns) to what is free; below 0, nothing fits there. No row may come twice."""
-        self.free[rows] += amounts
-        self._log.extend(rows.tolist())
-
-    def _place_inside(self, ask: Ask, limit: int) -> Assignment | None:
+    def _place_inside(self, ask: Ask, limit: int) -> Placement | None:
         # The domain where the least room is left over; ties go to the first by name.
         level = ask.level
         codes, names = self.level(level)
@@ -195,33 +112,77 @@ class PoolSupply:
                 return placed
         return None
 
-    def _place(self, ask: Ask, rows: Ints | slice) -> Assignment | None:
-        for pod in ask.pods:
-            if int(np.minimum(self.room(pod)[rows], pod.count).sum()) < pod.count:
-                return None
-        for tight in (False, True) if len(ask.pods) > 1 else (False,):
+    def _place(self, ask: Ask, rows: Ints | slice) -> Placement | None:
+        single = len(ask.pods) == 1
+        if not (single and ask.pods[0].count == 1):
+            for pod in ask.pods:
+                if int(np.minimum(self.room(pod)[rows], pod.count).sum()) < pod.count:
+                    return None
+        for fill in self._ways(ask):
             for order in ask.orders():
-                placed = self._try(ask, order, rows, tight)
+                placed = self._try(ask, order, rows, fill)
                 if placed is not None:
-                    return sorted(placed)
+                    return placed
         return None
 
-    def _try(self, ask: Ask, order: Sequence[int], rows: Ints | slice, tight: bool) -> Assignment | None:
-        placed: Assignment = []
-        for index in order:
-            pod = ask.pods[index]
-            chosen = spread(self.room(pod)[rows], pod.count, self.free[rows, self._device], tight)
-            if chosen is None:
-                self._undo(ask, placed)
-                return None
-            mine = [(index, at if isinstance(rows, slice) else int(rows[at]), count) for at, count in chosen]
-            for _, row, count in mine:
-                self.free[row] -= pod.request * count
-                self._log.append(row)
-            placed.extend(mine)
-        return placed
+    def _ways(self, ask: Ask) -> Sequence[Fill]:
+        scored: Fill = self._fill_by_score
+        few: Fill = self._fill_few
+        tight: Fill = self._fill_tight
+        if len(ask.pods) == 1:
+            return (few,) if ask.level and ask.pods[0].count > 1 else (scored,)
+        return (few, tight) if ask.level else (scored, few, tight)
 
-    def _undo(self, ask: Ask, placed: Assignment) -> None:
-        for index, row, count in placed:
-            self.free[row] += ask.pods[index].request * count
-            self._log.append(row)
+    def _try(self, ask: Ask, order: Sequence[int], rows: Ints | slice, fill: Fill) -> Placement | None:
+        draft = _Draft()
+        for index in order:
+            if not fill(index, ask.pods[index], rows, draft):
+                for (at, row), count in draft.counts.items():
+                    self.untake(ask.pods[at], row, count, draft.devices.get((at, row), ()))
+                return None
+        return Placement([(index, row, count) for (index, row), count in draft.counts.items()], draft.devices)
+
+    def _fill_by_score(self, index: int, pod: PodAsk, rows: Ints | slice, draft: _Draft) -> bool:
+        scores = self._ranking.look(pod)
+        view = scores.score[rows]  # of a slice: the scores themselves
+        for left in range(pod.count - 1, -1, -1):
+            at = int(view.argmin()) if view.size else -1
+            if at < 0 or view[at] == NEVER:
+                return False
+            row = at if isinstance(rows, slice) else int(rows[at])
+            device = int(scores.device[row])
+            self.take(pod, row, 1, device)
+            draft.put(index, row, 1)
+            if pod.pod.share:
+                draft.devices.setdefault((index, row), []).append(device)
+            if left:
+                self._ranking.settle(pod, scores, row, left)
+                view[at] = scores.score[row]
+        scores.seen = max(scores.seen, len(self.log) - 1)  # all but the last row touched are settled
+        return True
+
+    def _fill_few(self, index: int, pod: PodAsk, rows: Ints | slice, draft: _Draft) -> bool:
+        return self._fill_rows(index, pod, rows, draft, tight=False)
+
+    def _fill_tight(self, index: int, pod: PodAsk, rows: Ints | slice, draft: _Draft) -> bool:
+        return self._fill_rows(index, pod, rows, draft, tight=True)
+
+    def _fill_rows(self, index: int, pod: PodAsk, rows: Ints | slice, draft: _Draft, tight: bool) -> bool:
+        chosen = spread(self.room(pod)[rows], pod.count, self._ranking.look(pod).score[rows], tight)
+        if chosen is None:
+            return False
+        for at, count in chosen:
+            row = at if isinstance(rows, slice) else int(rows[at])
+            if pod.pod.share:
+                few = _of_count(pod, count)
+                if not self._fill_by_score(index, few, np.array([row]), draft):
+                    return False
+            else:
+                self.take(pod, row, count)
+                draft.put(index, row, count)
+        return True
+
+
+def _of_count(pod: PodAsk, count: int) -> PodAsk:
+    """The same pods in another number."""
+    return PodAsk(pod.pod_set, count, pod.request, pod.suits, pod.room, pod.pod)

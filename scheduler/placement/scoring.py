@@ -29,7 +29,7 @@ _CAPS = 1 << 13  # room for more pods than this is not told apart
 class States:
     """What nodes have free. Shapes: (n,), (n,), (n, devices), (n,).
 
-    `milli`: free milli-devices of each device; `kind`: the accelerator class by the codes of the `Worth`.
+    `milli`: free milli-devices of each device; `kind`: the codes that the `Worth` knows nodes by.
     """
 
     cpu: Ints
@@ -37,19 +37,25 @@ class States:
     milli: Ints
     kind: Ints
 
+    def __getitem__(self, rows: Ints) -> States:
+        return States(self.cpu[rows], self.memory[rows], self.milli[rows], self.kind[rows])
 
-def score(worth: Worth, shape: PodShape, states: States, caps: Ints) -> tuple[Ints, Ints]:
+
+def score(worth: Worth, shape: PodShape, states: States, caps: Ints, then: Ints | None = None) -> tuple[Ints, Ints]:
     """(score of each node, the device that a share goes to). Shapes: (n,), (n,).
 
     `caps`: how many such pods fit on each node, 0 where none does; such nodes score NEVER.
+    `then`: the nodes' codes once the pod is there, when they change by it.
     """
     scores = np.full(caps.size, NEVER, dtype=np.int64)
     device = np.zeros(caps.size, dtype=np.int64)
     rows = np.flatnonzero(caps)
     if rows.size == 0:
         return scores, device
-    cpu, memory, milli, kind = states.cpu[rows], states.memory[rows], states.milli[rows], states.kind[rows]
-    if 0 < shape.milli < MILLI:
+    few = states[rows]
+    cpu, memory, milli, kind = few.cpu, few.memory, few.milli, few.kind
+    later = kind if then is None else then[rows]
+    if shape.share:
         at, which = _distinct(milli, shape.milli)
         after = milli[at]
         after[np.arange(at.size), which] -= shape.milli
@@ -63,7 +69,7 @@ def score(worth: Worth, shape: PodShape, states: States, caps: Ints) -> tuple[In
         np.concatenate([cpu, cpu[at] - shape.cpu]),
         np.concatenate([memory, memory[at] - shape.memory]),
         np.concatenate([milli, after]),
-        np.concatenate([kind, kind[at]]),
+        np.concatenate([kind, later[at]]),
     )
     loss = np.rint((value[at] - value[rows.size :]) * _STEPS).astype(np.int64)
     if which is not None:

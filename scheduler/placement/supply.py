@@ -10,11 +10,16 @@ import numpy as np
 from crds.labels import BLOCK, MACHINE, NVLINK_DOMAIN, RACK, ZONE
 from scheduler.fleet import Fleet, MachineState, PodSet, PoolState
 from scheduler.fleet.attributes import Codes
+from scheduler.fleet.devices import charged, whole_amounts
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask, PodAsk
 from scheduler.placement.bestfit import Ints, Mask
 from scheduler.placement.eligibility import shape_refuses
-from scheduler.placement.pool_supply import NewRow, PoolSupply
+from scheduler.placement.fragments import PodShape, Worth, typical
+from scheduler.placement.pool_rows import NewRow
+from scheduler.placement.pool_supply import PoolSupply
+from scheduler.placement.ranking import Ranking
+from scheduler.placement.seen import pod_shape, seen_in
 
 _LABEL_OF = {"block": BLOCK, "rack": RACK, "nvlinkDomain": NVLINK_DOMAIN}
 
@@ -22,11 +27,16 @@ _LABEL_OF = {"block": BLOCK, "rack": RACK, "nvlinkDomain": NVLINK_DOMAIN}
 class Supply:
     """The supply of all pools in one plan."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, seen: Mapping[PodShape, int] | None = None) -> None:
+        """`seen`: pods by shape, for whose like the scores keep room; those of the pending workloads when absent."""
         self._fleet = fleet
+        self._seen = seen
+        self._mix: Worth | None = None
+        self._devices = {pool.resource for pool in fleet.pools.values()}
+        self._classes = sorted({pool.accelerator for pool in fleet.pools.values()})
         self._asks: dict[Shape, Ask | None] = {}
         for pool in fleet.pools.values():
-            for resource in ("pods", pool.resource, *pool.allocatable):
+            for resource in ("cpu", "memory", "pods", pool.resource, *pool.allocatable):
                 fleet.table.column(resource)  # a column more changes no value: the fleet stays as it was
         self.width = fleet.table.allocatable.shape[1]
         self._vectors = {pool.name: self._vector(pool) for pool in fleet.pools.values()}
@@ -52,31 +62,56 @@ class Supply:
         columns = self._fleet.table.columns
         pods = []
         for pod_set in shape.pod_sets:
+            one = pod_shape(pod_set, self._fleet.devices_of(pod_set.requests), (name for name, _ in shape.flavors))
             amounts = {name: amount for name, amount in pod_set.requests.items() if amount}
-            if not amounts.keys() <= columns.keys():
+            if one is None or not amounts.keys() <= columns.keys():
                 return None
+            amounts = dict(whole_amounts(amounts, pod_set.milli, self._devices))
             request = np.zeros(self.width, dtype=np.int64)
             for name, amount in amounts.items():
                 request[columns[name]] += amount
             request[columns["pods"]] += 1
             suits = (tuple(sorted(pod_set.node_selector.items())), pod_set.tolerations, pod_set.confidential)
-            pods.append(PodAsk(pod_set, pod_set.count, request, suits, (request.tobytes(), suits)))
-        devices = sum(self._fleet.devices_of(one.requests) * one.count for one in shape.pod_sets)
+            room = (request.tobytes(), one.milli, suits)
+            pods.append(PodAsk(pod_set, pod_set.count, request, suits, room, one))
+        devices = sum(charged(pod.pod.devices, pod.count, pod.pod.milli) for pod in pods)
         return Ask(shape, tuple(pods), devices)
 
     def _pool(self, pool: PoolState) -> PoolSupply:
         fleet = self._fleet
         names, rows = fleet.ready_nodes(pool.name)
+        device = fleet.table.columns[pool.resource]
+        cpu, memory = fleet.table.columns["cpu"], fleet.table.columns["memory"]
         supply = PoolSupply(
             pool,
             names,
             fleet.table.free(rows)[:, : self.width],
-            fleet.table.columns[pool.resource],
+            device,
             _ReadyNodes(fleet, pool, names, rows),
+            lambda made: Ranking(made, cpu, memory, self._worth, self._classes.index(pool.accelerator)),
+            fleet.table.allocatable[rows, device],
+            self._shared(names),
         )
         for name in sorted(fleet.coming_of_pool.get(pool.name, ())):
             self._add_coming(supply, fleet.machines[name])
         return supply
+
+    def _shared(self, names: list[str]) -> dict[int, Mapping[int, int]]:
+        # `names` are in order; few nodes are shared.
+        found: dict[int, Mapping[int, int]] = {}
+        for name, held in self._fleet.devices.of_node.items():
+            at = bisect_left(names, name)
+            if at < len(names) and names[at] == name:
+                found[at] = held
+        return found
+
+    def _worth(self) -> Worth:
+        if self._mix is None:
+            seen = self._seen
+            if seen is None:
+                seen = seen_in(self._fleet.shapes.counted(), self._fleet.devices_of)
+            self._mix = Worth(typical(seen), self._classes, modes=True)
+        return self._mix
 
     def _add_coming(self, supply: PoolSupply, machine: MachineState) -> None:
         node = self._fleet.nodes.get(machine.node)
@@ -88,6 +123,8 @@ class Supply:
                 return
             # It has joined, but its devices are not there yet or its kubelet is silent: pods may be on it.
             vector = vector - self._fleet.table.used[self._fleet.table.rows[node.name]][: self.width]
+            if node.name in self._fleet.devices.of_node:
+                vector[self._fleet.table.columns[supply.pool.resource]] = 0  # which devices is told when it is ready
             row = NewRow(row.name, node.labels, row.domains)
         supply.add([row], vector.reshape(1, -1))
 
