@@ -8,7 +8,7 @@ covers belongs as well. Terms are Kueue's for hierarchical cohorts (KEP-79) and 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scheduler.explain import reasons
@@ -260,12 +260,19 @@ class Entitlements:
         up join. Whoever stays within its own nominal comes before whoever borrows. A charge
         makes the keys of all tenants under the same root grow, never shrink.
         """
-        keys: list[SharePath] = []
-        for one in self._classes(tenant, accelerator, wanted):
-            within = self.within_nominal(tenant, one, wanted) if one else True
-            pairs = self._pairs(tenant, one, wanted)
-            keys.append((0.0 if within else 1.0, *(value for pair in pairs for value in pair)))
-        return min(keys)
+        classes = self._classes(tenant, accelerator, wanted)
+        return (
+            self._key(tenant, classes[0], wanted)
+            if len(classes) == 1
+            else min(self._key(tenant, one, wanted) for one in classes)
+        )
+
+    def _key(self, tenant: str, accelerator: str, wanted: int) -> SharePath:
+        borrows = accelerator and not self.within_nominal(tenant, accelerator, wanted)
+        key = [1.0 if borrows else 0.0]
+        for pair in self._pairs(tenant, accelerator, wanted):
+            key += pair
+        return tuple(key)
 
     def weight(self, tenant: str) -> int:
         """Of the tenant; 1 of one that does not exist."""
@@ -306,7 +313,7 @@ class Entitlements:
         own = not whole and self._forest.has_children(tenant)
         return self._shares.path(tenant, accelerator, wanted, self._now, own)
 
-    def _classes(self, tenant: str, accelerator: str, wanted: int) -> Iterable[str]:
+    def _classes(self, tenant: str, accelerator: str, wanted: int) -> Sequence[str]:
         rights = self._tenants.get(tenant)
         if accelerator or not wanted or rights is None or not rights.quota:
             return (accelerator,)

@@ -81,7 +81,7 @@ class Forest:
 
     def has_children(self, name: str) -> bool:
         """Whether any tenant stands under it."""
-        return any(self.parents[child] == name for child in self._naming.get(name, ()))
+        return name in self._naming and any(self.parents[child] == name for child in self._naming[name])
 
     def _link(self, name: str, moves: list[Move]) -> None:
         # `name` is a root here. A way up that comes back to it never passes a cut: nothing leaves a cycle.

@@ -42,7 +42,7 @@ def reclaim(now: Entitlements, tenant: str, wanted: int, capacity: int) -> list[
     return taken
 
 
-@settings(max_examples=120)
+@settings(max_examples=100)
 @given(FOREST, USES, st.integers(0, 6))
 def test_nominal_is_always_within_reach(forest, uses, spare: int) -> None:
     """Whatever is in use, also more than any quota allows, as after quotas were lowered."""
@@ -99,6 +99,7 @@ def test_after_one_round_of_reclaim_nobody_waits_below_nominal_and_nobody_is_evi
             assert not pending[name] or not now.within_nominal(name, "H200", 1)
 
 
+@settings(max_examples=60)
 @given(FOREST, USES, st.sampled_from(NAMES), st.integers(1, 5))
 def test_a_key_only_grows_whoever_is_charged(forest, uses, who: str, devices: int) -> None:
     """So that an order may keep old keys and look again when one is on top."""
@@ -122,7 +123,7 @@ def taken_in_turns(now: Entitlements, names: str, devices: int) -> dict[str, int
     return {name: now.used(name, "H200") for name in names}
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 5), min_size=3, max_size=3), st.lists(st.integers(1, 5), min_size=3, max_size=3))
 def test_what_is_borrowed_goes_by_weight_at_each_level(orgs: list[int], teams: list[int]) -> None:
     """Three organisations; that the first has three teams gives it no more than its weight."""

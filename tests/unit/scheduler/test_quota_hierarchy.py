@@ -127,7 +127,7 @@ def test_step_by_step_equals_from_scratch() -> None:
     run_state_machine_as_test(
         Tenants,
         settings=settings(
-            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 
