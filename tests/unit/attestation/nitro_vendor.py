@@ -39,7 +39,7 @@ def link(
     path_length: int | None = None,
     curve: ec.EllipticCurve | None = None,
     cert_sign: bool | None = None,
-    lifetime: timedelta = timedelta(hours=3),
+    now: datetime = NOW,
 ) -> Link:
     key = ec.generate_private_key(curve or ec.SECP384R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -51,8 +51,8 @@ def link(
         .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - timedelta(minutes=1))
-        .not_valid_after(NOW + lifetime)
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=3))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
         .add_extension(usage, critical=True)
         .sign(issuer.key if issuer else key, hashes.SHA384())
@@ -66,13 +66,14 @@ class NitroVendor:
 
     path: list[Link]
     enclave: Link
+    now: datetime = NOW
 
     @classmethod
-    def create(cls) -> NitroVendor:
-        path = [link("aws.nitro-enclaves", None)]
-        path += [link("zone", path[-1], path_length=1)]
-        path += [link("instance", path[-1], path_length=0)]
-        return cls(path, link("enclave", path[-1], ca=False))
+    def create(cls, now: datetime = NOW) -> NitroVendor:
+        path = [link("aws.nitro-enclaves", None, now=now)]
+        path += [link("zone", path[-1], path_length=1, now=now)]
+        path += [link("instance", path[-1], path_length=0, now=now)]
+        return cls(path, link("enclave", path[-1], ca=False, now=now), now)
 
     @property
     def anchors(self) -> dict[str, str]:
@@ -82,7 +83,7 @@ class NitroVendor:
         document: dict[str, Any] = {
             "module_id": "i-0123456789abcdef0-enc0123456789abcdef",
             "digest": "SHA384",
-            "timestamp": int(NOW.timestamp() * 1000),
+            "timestamp": int(self.now.timestamp() * 1000),
             "pcrs": {index: bytes((index + 1,)) * 48 for index in range(16)},
             "certificate": self.enclave.der,
             "cabundle": [one.der for one in self.path],
