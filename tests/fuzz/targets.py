@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -32,8 +29,9 @@ from keymgmt.transparency.note import VerifierKey, open_note
 from keymgmt.transparency.tiles import decode_bundle
 from keymgmt.wrapping.jwe import parse_tee_key
 from local.hardware.runner.pod_spec import decode_init_data
+from tests.fuzz import device_targets
+from tests.fuzz.target import SHARED, Target
 
-SHARED = Path(os.environ.get("KEKKAI_SHARED") or Path(__file__).resolve().parents[3] / "shared")
 AMD = SHARED / "vectors" / "amd"
 FORMATS = SHARED / "vectors" / "formats"
 KEY = bytes(32)
@@ -49,16 +47,6 @@ POLICY = {
     "jurisdiction": "JP",
     "replaces": None,
 }
-
-
-@dataclass(frozen=True)
-class Target:
-    """A parser of bytes. `may_raise` beside KekkaiError are errors of its documented contract."""
-
-    name: str
-    parse: Callable[[bytes], Any]
-    seeds: tuple[bytes, ...]
-    may_raise: tuple[type[Exception], ...] = ()
 
 
 def _text(parse: Callable[[str], Any]) -> Callable[[bytes], Any]:
@@ -152,4 +140,5 @@ def targets() -> list[Target]:
         Target("log-bundle", decode_bundle, (bundle,)),
         Target("log-entry", decode_entry, (entry,)),
         Target("quantity", _text(quantities.whole), (b"1.5Gi", b"500m", b"1e3")),
+        *device_targets.targets(),
     ]
