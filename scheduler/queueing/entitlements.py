@@ -224,6 +224,21 @@ class Entitlements:
         terms = self._accounts.terms.get((tenant, accelerator))
         return self.used(tenant, accelerator) + wanted <= (terms.nominal if terms is not None else 0)
 
+    def entitled(self, tenant: str, accelerator: str, wanted: int) -> bool:
+        """Whether it may have a right to reclaim: with `wanted` more, it or something it stands under is within quota.
+
+        Where this is false, `may_reclaim_from` is, whoever is asked about.
+        """
+        if self.within_nominal(tenant, accelerator, wanted):
+            return True
+        accounts, more = self._accounts, wanted
+        for name in self._forest.upwards(tenant):
+            at = (name, accelerator)
+            if accounts.held[at][1] + more <= accounts.quota.get(at, 0):
+                return True
+            more = accounts.passes_up(at, more)
+        return False
+
     def excess(self, tenant: str, accelerator: str) -> int:
         """Devices that the tenant's own workloads hold beyond its nominal."""
         terms = self._accounts.terms.get((tenant, accelerator))

@@ -25,6 +25,7 @@ def integral(steps: list[tuple[float, int]], half_life: float, points: int = 200
     return total
 
 
+@settings(deadline=None)
 @given(STEPS, st.floats(600, 1e5))
 def test_the_value_is_the_integral(steps, half_life: float) -> None:
     used, now = DecayedUsage(), 0.0
@@ -34,6 +35,7 @@ def test_the_value_is_the_integral(steps, half_life: float) -> None:
     assert used.at(now, half_life) == pytest.approx(integral(steps, half_life), abs=0.02)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1000), st.integers(0, 500), st.floats(1, 1e5), st.integers(1, 40))
 def test_sampling_often_gives_what_one_step_gives(value: float, devices: int, seconds: float, samples: int) -> None:
     """Kueue's recurrence, usage = (1-A)·previous + A·current, at any sampling interval."""
@@ -51,6 +53,7 @@ def test_half_is_left_after_a_half_life_and_a_clock_set_back_fades_nothing() -> 
     assert used.changed(0.0, 3) == DecayedUsage(8.0, 3, 100.0)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1e6), st.integers(0, 1000), st.floats(0, 2e9), st.floats(0, 1e6))
 def test_it_survives_a_restart(value: float, devices: int, since: float, later: float) -> None:
     """To a thousandth of a device and half a second."""
@@ -74,7 +77,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(EVENTS)
 def test_a_subtree_fades_as_its_tenants_do(events) -> None:
     """The share that a parent used is the sum of those under it, whoever moved when."""

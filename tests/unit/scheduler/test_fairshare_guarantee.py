@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler import ClassQuota, TenantState
 from scheduler.queueing.entitlements import Entitlements
+from tests.unit.scheduler.cohort_oracle import Oracle
 
 NAMES = tuple("abcdef")
 FEW = st.integers(0, 6)
@@ -42,7 +45,7 @@ def reclaim(now: Entitlements, tenant: str, wanted: int, capacity: int) -> list[
     return taken
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(FOREST, USES, st.integers(0, 6))
 def test_nominal_is_always_within_reach(forest, uses, spare: int) -> None:
     """Whatever is in use, also more than any quota allows, as after quotas were lowered."""
@@ -64,7 +67,22 @@ def test_nominal_is_always_within_reach(forest, uses, spare: int) -> None:
             assert not now.may_reclaim_from(name, tenant, "H200")
 
 
-@settings(max_examples=80)
+@settings(max_examples=60, deadline=None)
+@given(FOREST, USES, st.integers(0, 3))
+def test_who_may_reclaim_from_whom(forest, uses, wanted: int) -> None:
+    """From those who borrow, at every level below where the two meet; never both ways."""
+    now = build(forest, 2)
+    plain = Oracle(dict(now.tenants), {(name, "H200"): used for name, used in zip(NAMES, uses, strict=True)})
+    for (name, accelerator), devices in plain.usage.items():
+        now.charge(name, accelerator, devices)
+    for name, other in permutations(NAMES, 2):
+        may = now.may_reclaim_from(name, other, "H200", wanted)
+        assert may == plain.may_reclaim(name, other, "H200", wanted)
+        assert not (may and now.may_reclaim_from(other, name, "H200"))
+        assert not may or now.entitled(name, "H200", wanted)
+
+
+@settings(max_examples=80, deadline=None)
 @given(FOREST, USES, st.integers(0, 6), st.lists(st.sampled_from(NAMES), max_size=30))
 def test_after_one_round_of_reclaim_nobody_waits_below_nominal_and_nobody_is_evicted_again(
     forest, demands, spare: int, first_come
@@ -99,7 +117,7 @@ def test_after_one_round_of_reclaim_nobody_waits_below_nominal_and_nobody_is_evi
             assert not pending[name] or not now.within_nominal(name, "H200", 1)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(FOREST, USES, st.sampled_from(NAMES), st.integers(1, 5))
 def test_a_key_only_grows_whoever_is_charged(forest, uses, who: str, devices: int) -> None:
     """So that an order may keep old keys and look again when one is on top."""
@@ -123,7 +141,7 @@ def taken_in_turns(now: Entitlements, names: str, devices: int) -> dict[str, int
     return {name: now.used(name, "H200") for name in names}
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=3, max_size=3), st.lists(st.integers(1, 5), min_size=3, max_size=3))
 def test_what_is_borrowed_goes_by_weight_at_each_level(orgs: list[int], teams: list[int]) -> None:
     """Three organisations; that the first has three teams gives it no more than its weight."""
@@ -150,6 +168,23 @@ def test_who_is_within_nominal_goes_first_even_when_its_parent_borrows() -> None
     now = Entitlements(tenants, {("busy", "H200"): 10, ("other", "H200"): 4}, {"H200": 30})
     assert now.path("other", "H200", 1)[1:3] < now.path("idle", "H200", 1)[1:3]  # org borrows more
     assert now.path("idle", "H200", 1) < now.path("other", "H200", 1)
+
+
+def test_what_a_parent_lent_comes_back_to_those_under_it() -> None:
+    """A parent's quota is a pool for its children: they take it back from outsiders, though each has none of its own."""
+    tenants = [
+        TenantState("org", quota={"H200": ClassQuota(8)}),
+        TenantState("team", quota={"H200": ClassQuota(0, 8)}, parent="org"),
+        TenantState("rest", quota={"H200": ClassQuota(0, 8)}, parent="org"),
+        TenantState("other", quota={"H200": ClassQuota(4, 12)}),
+    ]
+    now = Entitlements(tenants, {("other", "H200"): 10, ("rest", "H200"): 2}, {"H200": 12})
+    assert not now.within_nominal("team", "H200", 6)
+    assert now.entitled("team", "H200", 6)
+    assert now.may_reclaim_from("team", "other", "H200", 6)
+    assert not now.entitled("team", "H200", 7)
+    assert not now.may_reclaim_from("team", "rest", "H200", 6)
+    assert not now.entitled("nobody", "H200", 1)
 
 
 def test_the_parents_own_work_stands_beside_its_children() -> None:

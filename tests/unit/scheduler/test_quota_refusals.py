@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler import ClassQuota, TenantState
@@ -21,6 +21,7 @@ def tenant(name: str, nominal: int, borrow: int = 0, lend: int | None = None, **
     return TenantState(name, quota={"H200": ClassQuota(nominal, borrow, lend)}, **over)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(FEW, FEW, FEW), min_size=1, max_size=4), FEW, st.integers(0, 20))
 def test_side_by_side_and_lending_all_nominal_and_borrow_are_the_only_limit(flat, wanted: int, capacity: int) -> None:
     tenants = [tenant(f"t{index}", nominal, borrow) for index, (nominal, borrow, _) in enumerate(flat)]
@@ -31,6 +32,7 @@ def test_side_by_side_and_lending_all_nominal_and_borrow_are_the_only_limit(flat
         assert made.refuse(one.name, "H100", wanted) == quota.refuse(one, "H100", wanted, usage)
 
 
+@settings(deadline=None)
 @given(FEW, FEW, st.integers(0, 12), st.integers(1, 12))
 def test_what_is_kept_back_is_never_lent(nominal: int, lend: int, used: int, wanted: int) -> None:
     """A flat pair: the borrower gets at most what the other lends, and what belongs to nobody."""
@@ -94,6 +96,7 @@ def test_a_parent_that_is_missing_counts_as_none_until_it_comes() -> None:
     assert list(made.problems()) == ["team"]
 
 
+@settings(deadline=None)
 @given(st.permutations("abcd"))
 def test_a_cycle_is_cut_at_the_same_place_whoever_came_first(order: list[str]) -> None:
     under = {"a": "c", "b": "a", "c": "b", "d": "b"}
