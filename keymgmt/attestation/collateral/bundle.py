@@ -125,7 +125,7 @@ def _piece(value: Any, where: str) -> Piece:
         raise InvalidInput("a piece has at most 1 MiB", where=f"{where}.body")
     try:
         piece = Piece(name, base64.b64decode(body, validate=True), _time(value["fetched"], f"{where}.fetched"))
-    except (binascii.Error, UnicodeEncodeError):
+    except (binascii.Error, ValueError):
         raise InvalidInput("not valid base64", where=f"{where}.body") from None
     if not _equal(value["sha256"], piece.sha256):
         raise InvalidInput("the body does not have this digest", where=f"{where}.sha256", fix="copy the file again")

@@ -7,14 +7,16 @@ are a refusal too: they become SignatureInvalid, never an acceptance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import dcap_qvl
 
 from keymgmt.attestation.refusal import AttestationRefused, refuse
+
+T = TypeVar("T")
 
 # Words of the library → reason, first match counts.
 _WORDS: Final[tuple[tuple[str, str], ...]] = (
@@ -68,11 +70,18 @@ class TcbVerdict:
 
 def judge(quote: bytes, collateral: dcap_qvl.QuoteCollateralV3, root_der: bytes, now: datetime) -> TcbVerdict:
     """Verify everything but the policy at `now`, under the root certificate given. Raises AttestationRefused."""
-    try:
-        report = dcap_qvl.verify_with_root_ca(quote, collateral, root_der, int(now.timestamp()))
-    except (ValueError, OverflowError) as error:
-        raise _refusal(str(error)) from None
+    report = guarded(lambda: dcap_qvl.verify_with_root_ca(quote, collateral, root_der, int(now.timestamp())), _refusal)
     return TcbVerdict(report.status, _sorted(report.advisory_ids))
+
+
+def guarded(call: Callable[[], T], refusal: Callable[[str], AttestationRefused]) -> T:
+    """The call's value; whatever it raises becomes a refusal. A panic in Rust is no Exception in Python."""
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise refusal(str(error)) from None
 
 
 def _sorted(advisories: Sequence[str]) -> tuple[str, ...]:

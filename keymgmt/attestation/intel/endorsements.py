@@ -20,6 +20,7 @@ from crds.errors import InvalidInput
 from keymgmt import strict_json
 from keymgmt.attestation.collateral.freshness import FreshnessPolicy, Validity, check_freshness
 from keymgmt.attestation.intel import signatures
+from keymgmt.attestation.intel.dcap import guarded
 from keymgmt.attestation.intel.pck import INTEL_ROOT, Ca
 from keymgmt.attestation.intel.quote import Tee
 from keymgmt.attestation.refusal import AttestationRefused, refuse
@@ -76,7 +77,10 @@ class IntelCollateral:
             root_crl = x509.load_der_x509_crl(bytes.fromhex(texts["root_ca_crl"]))
             pck_crl = x509.load_der_x509_crl(bytes.fromhex(texts["pck_crl"]))
             ca = signatures.pck_ca_of(pck_crl)
-            native = dcap_qvl.QuoteCollateralV3.from_json(json.dumps(texts))
+            native = guarded(
+                lambda: dcap_qvl.QuoteCollateralV3.from_json(json.dumps(texts)),
+                lambda _: _malformed("not of dcap-qvl's form", "collateral"),
+            )
         except AttestationRefused:
             raise
         except Exception:  # the parsers raise what they like on foreign bytes

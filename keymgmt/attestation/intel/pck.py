@@ -19,7 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from keymgmt.attestation.refusal import refuse
+from keymgmt.attestation.intel.dcap import guarded
+from keymgmt.attestation.refusal import AttestationRefused, refuse
 
 # SHA-256 of the Intel SGX Root CA certificate (DER), as published at
 # https://certificates.trustedservices.intel.com/IntelSGXRootCA.der.
@@ -71,10 +72,12 @@ def read_pck_chain(chain: bytes) -> PckChain:
         certificates = [x509.load_pem_x509_certificate(part) for part in parts]
         canonical = [one.public_bytes(Encoding.PEM) for one in certificates]
         names = [one.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value for one in certificates]
-        extension = dcap_qvl.parse_pck_extension_from_pem(parts[0])
+        extension = guarded(lambda: dcap_qvl.parse_pck_extension_from_pem(parts[0]), _no_extension)
         fmspc, pce_id = bytes(extension.fmspc), bytes(extension.pce_id)
         ppid, instance = bytes(extension.ppid), extension.platform_instance_id
         configuration = {name: _flag(extension, number) for name, number in _FLAGS.items()}
+    except AttestationRefused:
+        raise
     except Exception:  # both parsers raise what they like on foreign bytes
         raise refuse("CertificateMalformed", "the PCK chain does not parse", where="PCK") from None
     if canonical != parts:
@@ -94,6 +97,10 @@ def read_pck_chain(chain: bytes) -> PckChain:
         valid_from=max(one.not_valid_before_utc for one in certificates),
         valid_until=min(one.not_valid_after_utc for one in certificates),
     )
+
+
+def _no_extension(_: str) -> AttestationRefused:
+    return refuse("CertificateMalformed", "the leaf lacks Intel's extension", where="PCK")
 
 
 def _flag(extension: dcap_qvl.PckExtension, number: str) -> bool | None:
