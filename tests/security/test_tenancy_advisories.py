@@ -13,6 +13,7 @@ import pytest
 
 from crds.labels import OPERATOR_USER
 from local.controlplane import ControlPlane
+from operators.runtime import Cluster
 from operators.workloads.job_maker import job_for
 from tests.integration.tenants_harness import A, B, Person, Tenants, two_tenants
 
@@ -146,7 +147,7 @@ async def test_a_workloads_template_makes_a_job_in_its_own_namespace_and_nothing
 
 
 async def test_a_job_cannot_be_slipped_past_the_queue(tenants: Tenants) -> None:
-    """A fake owner, a borrowed controller name, a bound pod: each is the API server's to refuse."""
+    """A fake owner gains nothing, a pod that names its node or is bound by hand is the API server's to refuse."""
     base = f"/api/v1/namespaces/{A}/pods"
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "1", "controller": True}
     body: dict[str, Any] = {
@@ -166,6 +167,13 @@ async def test_a_job_cannot_be_slipped_past_the_queue(tenants: Tenants) -> None:
             ],
         },
     }
+    # It may be made, by whomever: admission gates it, and only the queue takes the gate away, within what it admitted.
+    for gates in ([{"name": "kekkai.dev/admission"}], []):
+        body["spec"]["schedulingGates"] = gates
+        async with await Cluster.connect(tenants.alice.kubeconfig) as cluster:
+            made = await cluster.request("POST", base, {"dryRun": "All"}, body)
+        assert made["spec"]["schedulingGates"] == [{"name": "kekkai.dev/admission"}]
+    body["spec"]["nodeName"] = "n"
     for person in (tenants.alice, tenants.admin):
-        assert "submit a batch/v1 Job" in await person.tries("POST", base, body)
+        assert "spec.nodeName must not be set" in await person.tries("POST", base, body)
     assert (await tenants.alice.tries("POST", f"{base}/p/binding", {"target": {"name": "n"}})).startswith("403")
