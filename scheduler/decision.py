@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from scheduler.explain.reasons import Reason
+from scheduler.reserving.reservation import Reservations
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -107,7 +108,9 @@ class Memory:
     """What must last between cycles.
 
     `idle_since`: ready machine → when it was first seen idle (seconds since the epoch).
-    After a restart it starts empty, which only delays a scale-down.
+    After a restart it starts empty, which only delays a scale-down. `reservations`: room
+    held for those that have waited longest; after a restart they are made anew.
     """
 
     idle_since: Mapping[str, float] = field(default_factory=dict)
+    reservations: Reservations = field(default_factory=Reservations)

@@ -1,12 +1,15 @@
-"""The pipeline: order → may it? → fit → place → else grow → explain; then shrink what is idle."""
+"""The pipeline: order → may it? → fit → place → else grow → make room → reserve → explain; then shrink what is idle."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from scheduler.autoscale.shrink import shrink
 from scheduler.cycle.admit import Admitting
+from scheduler.cycle.claim import Claiming
 from scheduler.cycle.floor import keep_floor
+from scheduler.cycle.making_room import MakingRoom
+from scheduler.cycle.reserve import Reserving
 from scheduler.cycle.scratch import Scratch
 from scheduler.cycle.waits import Waits
 from scheduler.decision import Eviction, Memory, Plan
@@ -30,22 +33,30 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
     every pod, or waiting with reasons.
     """
     scratch = Scratch(fleet, now)
-    admitting = Admitting(scratch)
-    strict = {tenant.name for tenant in fleet.tenants.values() if tenant.strict}
-    for workload in Turns(fleet, ordering(fleet, scratch), admitting, strict):
+    making_room = MakingRoom(scratch, memory.reservations)
+    book = making_room.book
+    order, strict = ordering(fleet, scratch), {tenant.name for tenant in fleet.tenants.values() if tenant.strict}
+    admitting = Admitting(scratch, book)
+    admitting.start_reserved(max(fleet.backlog.lines, default=None))
+    for workload in Turns(fleet, order, admitting, strict):
         admitting.decide(workload)
+    admitting.start_reserved(None)
+    claiming = Claiming(scratch, admitting, book, making_room.candidates)
+    claiming.run(order, strict)
+    Reserving(scratch, admitting, book).run()
     keep_floor(scratch)
     gone = shrink(fleet, scratch.supply, memory.idle_since, now)
+    reservations = book.reservations()
     decided = Plan(
         admissions=tuple(admitting.admissions),
-        evictions=tuple(_lost(fleet) + _drained(fleet)),
+        evictions=tuple(_each_once([*_lost(fleet), *_drained(fleet), *claiming.evictions])),
         machine_requests=tuple(sorted(scratch.machine_requests, key=lambda request: (request.pool, request.name))),
         machine_removals=gone.removals,
-        waiting=Waits(scratch, admitting.coming, frozenset(one.workload for one in admitting.admissions)),
+        waiting=Waits(scratch, admitting, claiming, reservations),
         idle=gone.idle_nodes,
         next_wake=_earliest(gone.next_wake, fleet, now),
     )
-    return decided, Memory(idle_since=gone.idle_since)
+    return decided, Memory(idle_since=gone.idle_since, reservations=reservations)
 
 
 def _earliest(wake: float | None, fleet: Fleet, now: float) -> float | None:
@@ -65,4 +76,10 @@ def _lost(fleet: Fleet) -> list[Eviction]:
 def _drained(fleet: Fleet) -> list[Eviction]:
     """What runs of tenants that are drained."""
     going = sorted(name for name, tenant in fleet.tenants.items() if tenant.hold and tenant.drain)
-    return [Eviction(key, reasons.drained(name)) for name in going for key in sorted(fleet.running_of.get(name, ()))]
+    return [
+        Eviction(key, reasons.drained(name)) for name in going for key in sorted(fleet.standing_work.of.get(name, ()))
+    ]
+
+
+def _each_once(evictions: Iterable[Eviction]) -> list[Eviction]:
+    return list({one.workload: one for one in reversed(list(evictions))}.values())[::-1]

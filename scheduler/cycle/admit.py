@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import KeysView, Set
 
 from scheduler.cycle.scratch import Scratch
@@ -14,21 +15,25 @@ from scheduler.placement.ask import Ask
 from scheduler.placement.bestfit import Assignment
 from scheduler.placement.eligibility import Rights
 from scheduler.placement.pool_supply import PoolSupply
+from scheduler.reserving import Blocked, Book
 
+_BACKFILL = 100  # workloads of one shape that are tried in a plan after the first that found no room
 _NOTHING: Set[Shape] = frozenset()
 
 
 class Admitting:
     """The admissions of one plan."""
 
-    def __init__(self, scratch: Scratch) -> None:
-        self.scratch = scratch
+    def __init__(self, scratch: Scratch, book: Book) -> None:
+        self.scratch, self._book = scratch, book
+        self._admitted: set[str] = set()
         self.admissions: list[Admission] = []
         self.coming: dict[str, Reason] = {}  # workloads that hold room and quota until machines have come
         self._closed_lines: set[tuple[str, Shape]] = set()  # by tenant: its quota is in the way
         self._live: dict[Rights, set[Shape]] = {}
         self._seen: dict[Rights, set[Shape]] = {}
         self._alive = 0
+        self._passed: Counter[tuple[Rights, Shape]] = Counter()
 
     # What is still open; see `scheduler.queueing.order.Openings`
 
@@ -54,21 +59,45 @@ class Admitting:
         return (tenant, shape) in self._closed_lines
 
     def turn(self, workload: WorkloadState) -> bool:
-        return workload.checks_passed and workload.not_before <= self.scratch.now
+        return self.scratch.turn(workload)
 
     def _may_start(self, rights: Rights, shape: Shape) -> bool:
         pools, _ = self.scratch.pools_for(rights, shape)
         ask = self.scratch.supply.ask(shape)
-        return ask is not None and any(self.scratch.may_have_room(pool, shape, ask) for pool in pools)
+        return ask is not None and any(self._may_have_room(pool, shape, ask) for pool in pools)
+
+    def _may_have_room(self, pool: PoolState, shape: Shape, ask: Ask) -> bool:
+        # Room that is held for others is not free, but is there for who ends in time or comes before them.
+        return self._book.holds(pool.name) or self.scratch.may_have_room(pool, shape, ask)
 
     def _close(self, rights: Rights, shape: Shape) -> None:
         if shape in self._live[rights]:
             self._live[rights].discard(shape)
             self._alive -= 1
 
+    def is_decided(self, key: str) -> bool:
+        """Whether it has been admitted, or holds room on machines that are coming."""
+        return key in self._admitted or key in self.coming
+
+    # Decisions
+
+    def start_reserved(self, priority: int | None) -> None:
+        """Admit those whose reserved room is there by now; `priority`: only of this and above."""
+        for reservation in self._book.reservations():
+            key = reservation.workload
+            workload = self.scratch.fleet.pending.get(key)
+            if workload is None or self.is_decided(key) or (priority is not None and reservation.priority < priority):
+                continue
+            tenant, shape = self.scratch.fleet.tenants[workload.tenant], self.scratch.fleet.shapes[key]
+            ask, pool = self.scratch.supply.ask(shape), self.scratch.fleet.pools[reservation.pool]
+            if ask is not None and not self._refused(tenant, pool, ask):
+                self._start(workload, ask, [pool])
+
     def decide(self, workload: WorkloadState) -> None:
         """Admit it, let it wait for machines, or close its shape."""
         scratch = self.scratch
+        if self.is_decided(workload.key):
+            return
         tenant, shape = scratch.fleet.tenants[workload.tenant], scratch.fleet.shapes[workload.key]
         rights = scratch.rights(tenant)
         pools, _ = scratch.pools_for(rights, shape)
@@ -77,10 +106,10 @@ class Admitting:
             self._close(rights, shape)
             return
         allowed = [pool for pool in pools if not self._refused(tenant, pool, ask)]
-        open_ = [pool for pool in allowed if not scratch.is_full(pool, shape)]
+        open_ = [pool for pool in allowed if not scratch.is_full(pool, shape) or self._book.holds(pool.name)]
         if self._start(workload, ask, open_) or self._wait_for_coming(workload, ask, open_):
             return
-        best = scratch.cheapest_growth(open_, shape, ask)
+        best = scratch.cheapest_growth([pool for pool in open_ if not scratch.is_full(pool, shape)], shape, ask)
         if best is not None:
             have = scratch.buy(best.pool, best.slots, f"for {workload.key}", workload.key)
             placed = have.place(ask, len(have))
@@ -89,6 +118,10 @@ class Admitting:
             self._hold(workload, ask, have, placed)
         elif len(allowed) < len(pools):
             self._closed_lines.add((tenant.name, shape))
+        elif scratch.fleet.backlog.bounded[shape] > self._passed[rights, shape] < _BACKFILL and any(
+            self._book.holds(pool.name) for pool in pools
+        ):
+            self._passed[rights, shape] += 1  # the next of this shape may end sooner
         else:
             self._close(rights, shape)
 
@@ -98,7 +131,7 @@ class Admitting:
     def _start(self, workload: WorkloadState, ask: Ask, pools: list[PoolState]) -> bool:
         for pool in pools:
             have = self.scratch.supply.pools[pool.name]
-            placed = have.place(ask, have.ready)
+            placed = self._book.place(self._blocked(workload, ask), pool.name, have.ready)
             if placed is not None:
                 self._admit(workload, ask, have, placed)
                 return True
@@ -107,14 +140,20 @@ class Admitting:
     def _wait_for_coming(self, workload: WorkloadState, ask: Ask, pools: list[PoolState]) -> bool:
         for pool in pools:
             have = self.scratch.supply.pools[pool.name]
-            placed = have.place(ask, len(have)) if len(have) > have.ready else None
+            more = len(have) > have.ready
+            placed = self._book.place(self._blocked(workload, ask), pool.name, len(have)) if more else None
             if placed is not None:
                 self._hold(workload, ask, have, placed)
                 return True
         return False
 
+    def _blocked(self, workload: WorkloadState, ask: Ask) -> Blocked:
+        priority = self.scratch.fleet.priority_of(workload)
+        return Blocked(workload.key, workload.uid, priority, ask, workload.max_runtime)
+
     def _admit(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Assignment) -> None:
         self.scratch.charge(workload.tenant, ask, have.pool)
+        self._admitted.add(workload.key)
         placements = sorted(
             Placed(workload.pod_sets[index].name, have.names[row], count) for index, row, count in placed
         )

@@ -12,7 +12,7 @@ from scheduler.autoscale.slots import FreeSlots
 from scheduler.decision import MachineRequest
 from scheduler.explain.reasons import Reason
 from scheduler.explain.room import no_room
-from scheduler.fleet import Fleet, PoolState, TenantState
+from scheduler.fleet import Fleet, PoolState, TenantState, WorkloadState
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
 from scheduler.placement.eligibility import Rights, pool_refuses, rights_of
@@ -62,6 +62,10 @@ class Scratch:
                 pools.sort(key=lambda pool: (pool.price_micro / speed[pool.accelerator], pool.name))
             found = self._candidates[rights, shape] = (pools, {name: why for name, why in refused.items() if why})
         return found
+
+    def turn(self, workload: WorkloadState) -> bool:
+        """Whether neither a time nor a check stands in its way."""
+        return workload.checks_passed and workload.not_before <= self.now
 
     def charge(self, tenant: str, ask: Ask, pool: PoolState) -> None:
         """Count the devices of an ask as used."""

@@ -7,23 +7,28 @@ read later they are about what the fleet has become.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from scheduler.cycle.admit import Admitting
+from scheduler.cycle.claim import Claiming
 from scheduler.cycle.scratch import Scratch
 from scheduler.decision import Waiting
 from scheduler.explain import reasons
 from scheduler.explain.reasons import Reason
 from scheduler.fleet import TenantState, WorkloadState
 from scheduler.fleet.shape import Shape
+from scheduler.reserving import Reservation, Reservations
 
 
 class Waits:
     """A collection of `Waiting` in the order of keys, one for each pending workload that the plan did not admit."""
 
-    def __init__(self, scratch: Scratch, coming: Mapping[str, Reason], admitted: frozenset[str]) -> None:
-        self._scratch, self._coming, self._admitted = scratch, coming, admitted
-        self._count = len(scratch.fleet.pending) - len(admitted)
+    def __init__(self, scratch: Scratch, admitting: Admitting, claiming: Claiming, reservations: Reservations) -> None:
+        self._scratch, self._coming, self._evicting = scratch, admitting.coming, claiming.evicting
+        self._admitted = frozenset(one.workload for one in admitting.admissions)
+        self._reserved = {one.workload: one for one in reservations}
+        self._count = len(scratch.fleet.pending) - len(self._admitted)
         self._known: dict[tuple[str, Shape], tuple[Reason, ...]] = {}
 
     def __len__(self) -> int:
@@ -56,7 +61,11 @@ class Waits:
             return (reasons.check_pending(),)
         if workload.not_before > self._scratch.now:
             return (reasons.put_back(_clock(workload.not_before)),)
-        return self._of_shape(tenant, workload)
+        if key in self._evicting:
+            return (reasons.evicting(*self._evicting[key]),)
+        why = self._of_shape(tenant, workload)
+        held = self._reserved.get(key)
+        return why if held is None else (*why, _reserved(held))
 
     def _of_shape(self, tenant: TenantState, workload: WorkloadState) -> tuple[Reason, ...]:
         scratch = self._scratch
@@ -83,6 +92,18 @@ class Waits:
                 why[reasons.not_its_turn(tenant.name)] = None
         self._known[tenant.name, shape] = tuple(why)
         return self._known[tenant.name, shape]
+
+
+def _reserved(held: Reservation) -> Reason:
+    basis = {
+        "free": "as soon as it is admitted",
+        "ends": f"when {held.basis.workload or 'what runs there'} ends",
+        "evicts": f"when {held.basis.workload or 'what runs there'} has stopped",
+        "drains": f"no end of what runs there is known; room for {held.basis.missing} pods is missing yet",
+    }[held.basis.kind]
+    nodes = len({hold.node for hold in held.holds})
+    start = _clock(held.start) if held.start is not None and held.basis.kind == "ends" else ""
+    return reasons.reserved(held.pool, nodes, start, basis)
 
 
 def _clock(at: float) -> str:

@@ -17,6 +17,9 @@ CHECK_PENDING = "CheckPending"
 PUT_BACK = "PutBack"
 NOT_ITS_TURN = "NotItsTurn"
 DRAINED = "TenantDrained"
+PREEMPTED = "Preempted"
+EVICTING = "Evicting"
+RESERVED = "Reserved"
 
 # Topology levels as people say them.
 _WORDS = {"nvlinkDomain": "nvlink domain", "rack": "rack", "block": "block", "zone": "zone", "site": "site"}
@@ -110,3 +113,24 @@ def not_its_turn(tenant: str) -> Reason:
 
 def drained(tenant: str) -> Reason:
     return Reason(DRAINED, f"tenant {tenant} is being drained", "set spec.drain of the Tenant to false")
+
+
+_BY = {
+    "priority": "it has a higher priority",
+    "reclaim": "its tenant takes back what it had lent",
+    "cohort": "it has a higher priority in the same cohort, and this one borrowed",
+}
+
+
+def preempted(by: str, tenant: str, why: str) -> Reason:
+    return Reason(PREEMPTED, f"evicted for {by} of tenant {tenant}: {_BY[why]}", "it is queued again")
+
+
+def evicting(count: int, first: str) -> Reason:
+    who = first if count == 1 else f"{first} and {count - 1} more"
+    return Reason(EVICTING, f"{who} {'is' if count == 1 else 'are'} evicted for it", "")
+
+
+def reserved(pool: str, nodes: int, start: str, basis: str) -> Reason:
+    where = f"room on {nodes} node{'s' * (nodes != 1)} of pool {pool} is kept for it"
+    return Reason(RESERVED, f"{where}; earliest {start} {basis}" if start else f"{where}; {basis}", "")

@@ -7,6 +7,7 @@ not from how much waits.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from typing import NamedTuple
 
 from scheduler.fleet.shape import Shape
@@ -21,6 +22,7 @@ class _Place(NamedTuple):
     tenant: str
     shape: Shape
     entry: Entry
+    bounded: bool
 
 
 class Backlog:
@@ -28,6 +30,8 @@ class Backlog:
 
     def __init__(self) -> None:
         self.lines: dict[int, dict[str, Lines]] = {}
+        self.ages: dict[int, list[Entry]] = {}  # by priority, the oldest first, whosever they are
+        self.bounded: Counter[Shape] = Counter()  # how many of a shape say how long they run at most
         self.parked: set[str] = set()  # may have to wait for a time or a check before their turn
         self._places: dict[str, _Place] = {}
 
@@ -41,7 +45,7 @@ class Backlog:
 
     def add(self, workload: WorkloadState, shape: Shape, priority: int) -> None:
         """Take in a workload that waits, or what it is now. O(log n) in its line."""
-        place = _Place(priority, workload.tenant, shape, (workload.created_at, workload.key))
+        place = _Place(priority, workload.tenant, shape, (workload.created_at, workload.key), workload.max_runtime > 0)
         if self._places.get(workload.key) != place:
             self.drop(workload.key)
             self._places[workload.key] = place
@@ -49,6 +53,9 @@ class Backlog:
                 self.lines.setdefault(place.priority, {}).setdefault(place.tenant, {}).setdefault(shape, []),
                 place.entry,
             )
+            if place.bounded:
+                self.bounded[shape] += 1
+            insort(self.ages.setdefault(place.priority, []), place.entry)
         if workload.not_before or not workload.checks_passed:
             self.parked.add(workload.key)
         else:
@@ -60,6 +67,14 @@ class Backlog:
         if place is None:
             return
         self.parked.discard(key)
+        if place.bounded:
+            self.bounded[place.shape] -= 1
+            if not self.bounded[place.shape]:
+                del self.bounded[place.shape]
+        ages = self.ages[place.priority]
+        del ages[bisect_left(ages, place.entry)]
+        if not ages:
+            del self.ages[place.priority]
         tenants = self.lines[place.priority]
         lines = tenants[place.tenant]
         line = lines[place.shape]

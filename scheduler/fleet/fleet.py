@@ -9,8 +9,9 @@ import numpy as np
 
 from scheduler.fleet.attributes import Attributes, Column
 from scheduler.fleet.backlog import Backlog
-from scheduler.fleet.devices import DeviceTable, charged, whole_amounts
+from scheduler.fleet.devices import MILLI, DeviceTable, charged, devices_or_unknown, whole_amounts
 from scheduler.fleet.shape import Shapes
+from scheduler.fleet.standing import Standing
 from scheduler.fleet.state import (
     BoundPod,
     MachineState,
@@ -22,6 +23,7 @@ from scheduler.fleet.state import (
 from scheduler.fleet.table import Ints, NodeTable
 from scheduler.queueing.entitlements import Entitlements
 from scheduler.queueing.fair_share import Floors
+from scheduler.running.columns import Running
 
 _PODS = "pods"
 _POD_HOLDER = "pod:"  # before the key of a pod that others placed; workload keys have no colon
@@ -37,7 +39,7 @@ class Fleet:
         self.floors = Floors(self.entitlements)
         self.table = NodeTable()
         self.attributes = Attributes()
-        self.devices = DeviceTable()
+        self.devices = DeviceTable()  # shares of devices, by node
         self.nodes: dict[str, NodeState] = {}
         self.pools: dict[str, PoolState] = {}
         self.machines: dict[str, MachineState] = {}
@@ -54,7 +56,10 @@ class Fleet:
         self.backlog = Backlog()  # the pending in their lines
         self.holders: dict[str, set[str]] = defaultdict(set)  # node → workloads and pods with room on it
         self.homeless: set[str] = set()  # nodes that do not exist, with something still holding room on them
-        self.running_of: dict[str, set[str]] = defaultdict(set)  # tenant → its workloads that hold something
+        self.standing_work = Standing()  # what runs
+        self.running = Running(self.devices_of)  # the same as columns
+        self.over: set[tuple[str, str]] = set()  # (tenant, accelerator) with more in use than nominal
+        self._ranked: dict[str, int] = {}  # running workload → the priority that it is counted with
         self.usage: dict[tuple[str, str], int] = defaultdict(int)  # (tenant, accelerator) → devices
         self._machines_of_node: dict[str, set[str]] = defaultdict(set)
         self._ready: dict[str, tuple[list[str], Ints]] = {}  # pool → its ready nodes by name; made when asked for
@@ -163,13 +168,18 @@ class Fleet:
         self.tenants[tenant.name] = tenant
         self.entitlements.upsert_tenant(tenant)
         self.floors.clear()
+        for accelerator in tenant.quota.keys() | (before.quota.keys() if before is not None else set()):
+            self._note_excess(tenant.name, accelerator)
         if before is None or before.priority_ceiling != tenant.priority_ceiling:
             self._rank_anew(tenant.name)
 
     def remove_tenant(self, name: str) -> None:
         """The tenant is gone; its workloads wait with that reason."""
-        if self.tenants.pop(name, None) is not None:
+        before = self.tenants.pop(name, None)
+        if before is not None:
             self.entitlements.remove_tenant(name)
+            for accelerator in before.quota:
+                self._note_excess(name, accelerator)
             self.floors.clear()
             self._rank_anew(name)
 
@@ -192,7 +202,8 @@ class Fleet:
             self._device_names[resource] += 1
         if set(self._device_names) != known:
             # What counts as a device has changed, so all charges are made anew. Rare.
-            for key in list(self._charged):
+            self.running = Running(self.devices_of)
+            for key in list(self._ranked):
                 self.upsert_workload(self.workloads[key])
 
     # Workloads and pods
@@ -202,7 +213,9 @@ class Fleet:
         self._stop_running(workload.key)
         self.workloads[workload.key] = workload
         if workload.admitted and not workload.finished:
-            self.running_of[workload.tenant].add(workload.key)
+            self._ranked[workload.key] = self.priority_of(workload)
+            self.standing_work.add(workload, self._ranked[workload.key])
+            self.running.put(workload)
         if not workload.admitted and not workload.finished and workload.active:
             self.pending[workload.key] = workload
             self.backlog.add(workload, self.shapes.add(workload), self.priority_of(workload))
@@ -216,10 +229,17 @@ class Fleet:
         self._claim(
             workload.key, [(node, _times(requests.get(name, {}), count)) for name, node, count in held if count > 0]
         )
-        milli = {one.name: one.milli for one in workload.pod_sets}
-        shares = workload.devices if held else ()
+        parts = [one for one in workload.pod_sets if one.milli < MILLI and self.devices_of(one.requests)]
+        milli = {one.name: one.milli for one in parts}
+        known = {(name, node): devices for name, node, devices in workload.devices}
+        shares = [(known.get((name, node), ()), name, node, count) for name, node, count in held if name in milli]
         self.devices.hold(
-            workload.key, [(node, device, milli[name]) for name, node, devices in shares for device in devices]
+            workload.key,
+            [
+                (node, device, milli[name])
+                for devices, name, node, count in shares
+                for device in devices_or_unknown(devices, count)
+            ],
         )
         self._charge(workload)
 
@@ -233,11 +253,14 @@ class Fleet:
         self._uncharge(key)
 
     def _stop_running(self, key: str) -> None:
-        known = self.workloads.get(key)
-        if known is not None and known.tenant in self.running_of:
-            self.running_of[known.tenant].discard(key)
-            if not self.running_of[known.tenant]:
-                del self.running_of[known.tenant]
+        priority = self._ranked.pop(key, None)
+        if priority is not None:
+            self.standing_work.drop(self.workloads[key], priority)
+            self.running.drop(key)
+
+    def charged(self, key: str) -> int:
+        """The devices that a running workload counts for in its tenant's use."""
+        return self._charged[key][2] if key in self._charged else 0
 
     def _leave_queue(self, key: str) -> None:
         self.pending.pop(key, None)
@@ -338,17 +361,26 @@ class Fleet:
         share = (workload.tenant, workload.accelerator, devices)
         self._charged[workload.key] = share
         self.usage[share[:2]] += devices
-        self.entitlements.charge(*share, self.now)
-        self.floors.charged(workload.tenant)
+        self._enter_use(workload.tenant, workload.accelerator, devices)
 
     def _uncharge(self, key: str) -> None:
         share = self._charged.pop(key, None)
         if share is not None:
             self.usage[share[:2]] -= share[2]
-            self.entitlements.charge(share[0], share[1], -share[2], self.now)
-            self.floors.charged(share[0])
+            self._enter_use(share[0], share[1], -share[2])
             if self.usage[share[:2]] == 0:
                 del self.usage[share[:2]]
+
+    def _enter_use(self, tenant: str, accelerator: str, devices: int) -> None:
+        self.entitlements.charge(tenant, accelerator, devices, self.now)
+        self.floors.charged(tenant)
+        self._note_excess(tenant, accelerator)
+
+    def _note_excess(self, tenant: str, accelerator: str) -> None:
+        if self.entitlements.excess(tenant, accelerator) > 0:
+            self.over.add((tenant, accelerator))
+        else:
+            self.over.discard((tenant, accelerator))
 
 
 def takes_pods(node: NodeState) -> bool:

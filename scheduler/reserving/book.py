@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
 from scheduler.placement.bestfit import Assignment, Ints
+from scheduler.placement.pool_supply import PoolSupply
 from scheduler.reserving.backfill import ends_before
 from scheduler.reserving.holds import Held, needed
 from scheduler.reserving.reservation import Basis, Hold, Reservation, Reservations
@@ -56,12 +58,14 @@ class Book:
         self._withheld = {name: np.zeros_like(self._free(name)) for name in timelines}
         self._nominated: dict[str, Reservation] = {}  # of this plan; their room is off the supply already
         self._since: dict[str, float] = {}
+        self._turn: dict[str, int] = {}  # in the order in which they were given one
         self._misses: set[tuple[str, Shape, int, frozenset[str]]] = set()
         for one in kept:
             ask = asks(one.workload, one.uid)
             if ask is None:
                 continue
             self._since[one.workload] = one.since
+            self._turn[one.workload] = len(self._turn)
             held = self._of_nodes(one, ask) if one.pool in timelines else None
             if held is not None:
                 self._held[one.pool][one.workload] = held
@@ -70,6 +74,10 @@ class Book:
 
     def __len__(self) -> int:
         return sum(len(held) for held in self._held.values()) + len(self._nominated)
+
+    def holds(self, pool: str) -> bool:
+        """Whether room of a pool is held for anybody."""
+        return bool(self._held.get(pool))
 
     def of(self, workload: str) -> Reservation | None:
         """What is reserved for a workload now."""
@@ -116,7 +124,7 @@ class Book:
             return self._nominated[blocked.workload]
         if own is not None and own.reservation.basis.kind == "evicts" and self._now - own.start < PATIENCE:
             return own.reservation
-        if own is None and not self._has_place(blocked.priority):
+        if own is None and not self.has_place(blocked.priority):
             return None
         best: Spot | None = None
         for name in pools:
@@ -160,7 +168,7 @@ class Book:
         """What must last until the next plan, the oldest first."""
         made = [held.reservation for name in sorted(self._held) for held in self._held[name].values()]
         made.extend(self._nominated.values())
-        return Reservations(tuple(sorted(made, key=lambda one: (-one.priority, one.since, one.workload))))
+        return Reservations(tuple(sorted(made, key=lambda one: (-one.priority, self._turn[one.workload]))))
 
     def _reservation(
         self, blocked: Blocked, pool: str, assignment: Assignment, start: float | None, basis: Basis
@@ -168,6 +176,7 @@ class Book:
         names = self._timelines[pool].room.supply.names
         holds = sorted(Hold(names[row], blocked.ask.pods[at].pod_set.name, count) for at, row, count in assignment)
         since = self._since.setdefault(blocked.workload, self._now)
+        self._turn.setdefault(blocked.workload, len(self._turn))
         return Reservation(
             blocked.workload, blocked.uid, pool, tuple(holds), start, basis, blocked.priority, blocked.runtime, since
         )
@@ -176,7 +185,7 @@ class Book:
         """In this plan's rows; None when a node has gone or the pod sets are others."""
         supply = self._timelines[kept.pool].room.supply
         wanted = {hold.node for hold in kept.holds}
-        rows = {name: row for row, name in enumerate(supply.names[: supply.ready]) if name in wanted}
+        rows = {name: row for name in wanted if (row := _row_of(supply, name)) is not None}
         sets = {pod.pod_set.name: index for index, pod in enumerate(ask.pods)}
         counts = {name: 0 for name in sets}
         for hold in kept.holds:
@@ -195,7 +204,8 @@ class Book:
     def _find(self, workload: str) -> Held | None:
         return next((held[workload] for held in self._held.values() if workload in held), None)
 
-    def _has_place(self, priority: int) -> bool:
+    def has_place(self, priority: int) -> bool:
+        """Whether a workload of this priority could be given a reservation."""
         return len(self) < self._depth or self._least(priority) is not None
 
     def _make_place(self, priority: int) -> None:
@@ -206,7 +216,7 @@ class Book:
     def _least(self, priority: int) -> str | None:
         """The last reservation of a lower priority."""
         lower = [
-            (held.reservation.priority, -held.reservation.since, key)
+            (held.reservation.priority, -self._turn[key], key)
             for pool in self._held.values()
             for key, held in pool.items()
             if held.reservation.priority < priority
@@ -228,6 +238,12 @@ class Book:
         if moved.size:
             adjust(supply, rows[moved], change[moved])
             withheld[rows[moved]] = target[moved]
+
+
+def _row_of(supply: PoolSupply, name: str) -> int | None:
+    """The row of a ready node; they stand in the order of their names."""
+    row = bisect_left(supply.names, name, 0, supply.ready)
+    return row if row < supply.ready and supply.names[row] == name else None
 
 
 def _sooner(spot: Spot, best: Spot, own: Held | None) -> bool:

@@ -7,8 +7,9 @@ gang could give up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +58,24 @@ class Columns:
     accelerators: list[str]
     nodes: Mapping[str, int]  # name → code
     requests: list[Request]
+    placed: dict[str, tuple[list[str], Ints]]  # what `positions` keeps
+
+    def positions(self, pool: str, names: Sequence[str]) -> Ints:
+        """By code of a node, and -1 at the end for holes: where it stands among `names`, which are sorted; else -1.
+
+        Kept per pool for as long as the names stay the same.
+        """
+        known = self.placed.get(pool)
+        codes = len(self.nodes)
+        if known is None or known[0] != names:
+            known = (list(names), np.zeros(0, dtype=np.int64))
+        rows = known[1]
+        if rows.size < codes:
+            where = {name: at for at, name in enumerate(known[0])}
+            fresh = list(islice(self.nodes, rows.size, codes))
+            rows = np.concatenate([rows, np.array([where.get(name, -1) for name in fresh], dtype=np.int64)])
+        self.placed[pool] = (known[0], rows)
+        return np.append(rows, -1)
 
     def key(self, slot: int) -> str:
         """The key of the workload of a live slot."""
@@ -82,6 +101,7 @@ class Running:
         self._end = self._dead = 0  # of the entries
         self._tenants, self._accelerators, self._nodes = _Codes(), _Codes(), _Codes()
         self._requests: dict[Request, int] = {}
+        self._placed: dict[str, tuple[list[str], Ints]] = {}
         self._known: Columns | None = None
 
     def __len__(self) -> int:
@@ -155,6 +175,7 @@ class Running:
                 self._accelerators.names,
                 self._nodes.codes,
                 list(self._requests),
+                self._placed,
             )
         return self._known
 

@@ -34,11 +34,7 @@ class PoolRoom:
     @classmethod
     def of(cls, supply: PoolSupply, resources: Mapping[str, int], running: Columns) -> PoolRoom:
         """`resources`: name → column of the supply (`NodeTable.columns`)."""
-        rows = np.full(len(running.nodes) + 1, -1, dtype=np.int64)  # the last one is for holes' node -1
-        for position, name in enumerate(supply.names[: supply.ready]):
-            code = running.nodes.get(name)
-            if code is not None:
-                rows[code] = position
+        rows = running.positions(supply.pool.name, supply.names[: supply.ready])
         row = rows[running.node]
         here = np.flatnonzero((row >= 0) & (running.slot >= 0))
         requests = np.zeros((len(running.requests), supply.free.shape[1]), dtype=np.int64)
