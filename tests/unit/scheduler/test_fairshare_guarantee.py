@@ -1,4 +1,4 @@
-"""Up to its nominal a tenant always gets there, by reclaiming from those who borrow and from nobody else."""
+"""Up to its nominal a tenant always gets there, by reclaiming from those who borrow; turns go by shares."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from tests.unit.scheduler.cohort_oracle import Oracle
 
 NAMES = tuple("abcdef")
 FEW = st.integers(0, 6)
-TENANT = st.tuples(st.sampled_from(["", *NAMES]), st.integers(1, 4), FEW, FEW, st.none() | FEW)
-FOREST = st.tuples(*[TENANT for _ in NAMES])
+FOREST = st.tuples(
+    *[
+        st.tuples(st.sampled_from(["", *NAMES[:index]]), st.integers(1, 4), FEW, FEW, st.none() | FEW)
+        for index in range(len(NAMES))
+    ]
+)
 USES = st.tuples(*[st.integers(0, 12) for _ in NAMES])
 
 
@@ -130,6 +134,37 @@ def test_a_key_only_grows_whoever_is_charged(forest, uses, who: str, devices: in
     for name in NAMES:
         assert before[name][0] <= now.path(name)
         assert before[name][1] <= now.path(name, "H200", 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(FOREST, USES, FOREST, st.sampled_from(NAMES), st.integers(10, 60))
+def test_keys_are_those_from_scratch_also_after_tenants_and_capacity_changed(
+    forest, uses, other, who: str, capacity: int
+) -> None:
+    """What was worked out before a change is asked for again after it."""
+    now = build(forest, 2)
+    plain = Oracle(dict(now.tenants), capacity={"H200": sum(one[2] for one in forest) + 2})
+    for name, devices in zip(NAMES, uses, strict=True):
+        now.charge(name, "H200", devices)
+        plain.usage[name, "H200"] = devices
+
+    def agree() -> None:
+        for name in NAMES:
+            assert now.path(name, "H200", 2) == pytest.approx(plain.path(name, "H200", 2, ("H200",)))
+
+    agree()
+    plain.tenants[who] = build(other, 0).tenants[who]
+    now.upsert_tenant(plain.tenants[who])
+    agree()
+    now.set_capacity("H200", capacity)
+    plain.capacity["H200"] = capacity
+    agree()
+    now.charge(who, "H200", 3)
+    plain = plain.with_use(who, "H200", 3)
+    agree()
+    now.remove_tenant(who)
+    del plain.tenants[who]
+    agree()
 
 
 def taken_in_turns(now: Entitlements, names: str, devices: int) -> dict[str, int]:
