@@ -1,8 +1,8 @@
 """Scores of a pool's rows, kept between placements.
 
-A score depends on what is free on a row and on nothing else of it, so that it is worked
-out once for all rows that are alike, and remembered: pods that are alike fill rows that
-are alike at the price of a look-up each.
+A score depends on what is free on a row and on nothing else of it. So states of rows are
+numbered, and a shape of pod is scored once for each state: pods that are alike fill rows
+that are alike at the price of a look-up each.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ import numpy as np
 
 from scheduler.placement.ask import PodAsk
 from scheduler.placement.bestfit import Ints, capacity
-from scheduler.placement.fragments import MILLI, SHARED_ONLY, UNDECIDED, WHOLE_ONLY, Worth
+from scheduler.placement.fragments import MILLI, SHARED_ONLY, UNDECIDED, WHOLE_ONLY, Floats, Worth
 from scheduler.placement.pool_rows import PoolRows
-from scheduler.placement.scoring import NEVER, States, score
+from scheduler.placement.scoring import NEVER, States, score, worth_of
+from scheduler.placement.states import RowStates
 
-_SINGLY = 48  # up to so many touched rows are looked up one by one
 _AHEAD = 64  # rows that are worked out ahead of a batch
 _DEEP = 16  # pods on each of them
-_KNOWN = 1 << 17  # states that are remembered at most for a shape
+_UNSET = int(np.iinfo(np.int64).min)
 
-_ODD = 0x9E3779B97F4A7C15
 
-_UNDECIDED, _WHOLE = b"", b"w"
-_State = tuple[bytes, bytes]
+def _nothing() -> Ints:
+    return np.zeros(0, dtype=np.int64)
 
 
 @dataclass(slots=True)
 class Scores:
     """Of one shape of pod on all rows, true up to position `seen` of the log."""
 
-    score: Ints
-    device: Ints  # where a share goes
     seen: int
-    known: dict[_State, tuple[int, int]] = field(default_factory=dict)  # state of a row → (score, device)
+    score: Ints = field(default_factory=_nothing)
+    device: Ints = field(default_factory=_nothing)  # where a share goes
+    score_of: Ints = field(default_factory=_nothing)  # by state, as far as it was worked out
+    device_of: Ints = field(default_factory=_nothing)
 
 
 class Ranking:
@@ -46,10 +46,13 @@ class Ranking:
         """`cpu` and `memory`: columns. `worth`: gives it when it is needed; `code`: of the pool's accelerator class."""
         self._rows, self._cpu, self._memory = rows, cpu, memory
         self._worth, self._code = worth, 3 * code
+        self._states = RowStates(rows)
+        self._value_of: Floats = np.zeros(0)  # by state; nan until it is needed
         self._scores: dict[Hashable, Scores] = {}
 
     def drop_from(self, size: int) -> None:
         """Rows from here on are gone."""
+        self._states.drop_from(size)
         for scores in self._scores.values():
             scores.score, scores.device = scores.score[:size], scores.device[:size]
 
@@ -58,107 +61,106 @@ class Ranking:
         size, log = len(self._rows), self._rows.log
         scores = self._scores.get(pod.room)
         if scores is None:
-            none = np.zeros(0, dtype=np.int64)
-            scores = self._scores[pod.room] = Scores(none, none, len(log))
+            scores = self._scores[pod.room] = Scores(len(log))
         known = scores.score.size
+        if known < size:
+            scores.score = np.concatenate([scores.score, np.full(size - known, NEVER, dtype=np.int64)])
+            scores.device = np.concatenate([scores.device, np.zeros(size - known, dtype=np.int64)])
+            self._renew(pod, scores, np.arange(known, size))
         if scores.seen < len(log):
             touched = {row for row in log[scores.seen :] if row < known}
-            if len(touched) <= _SINGLY:
-                for row in touched:
-                    self.settle(pod, scores, row)
+            if len(touched) == 1 and scores.seen == len(log) - 1:
+                self.settle(pod, scores, touched.pop(), _DEEP)
             else:
-                rows = np.array(sorted(touched), dtype=np.int64)
-                scores.score[rows], scores.device[rows] = self._block(pod, rows)
+                self._renew(pod, scores, np.array(sorted(touched), dtype=np.int64))
             scores.seen = len(log)
-        if known < size:
-            more, device = self._block(pod, np.arange(known, size))
-            scores.score = np.concatenate([scores.score[:known], more])
-            scores.device = np.concatenate([scores.device[:known], device])
         return scores
 
     def settle(self, pod: PodAsk, scores: Scores, row: int, more: int = 0) -> None:
-        """Renew the score of one row that was touched. `more`: like pods that follow at once."""
-        state = self._state(row)
-        found = scores.known.get(state)
-        if found is None:
-            if len(scores.known) > _KNOWN:
-                scores.known.clear()
+        """Renew the score of one row that was touched. `more`: like pods that follow, as far as one can tell."""
+        state = self._states.of(row)
+        if state >= scores.score_of.size or scores.score_of[state] == _UNSET:
             if more and not pod.pod.share and row not in self._rows.shared:
                 self._work_ahead(pod, scores, row, more)
-            found = scores.known.get(state)
-        if found is None:
-            one = np.array([row])
-            fresh, device = self._score(pod, self._states(one), self._rows.capacity(pod, one))
-            found = scores.known[state] = int(fresh[0]), int(device[0])
-        scores.score[row], scores.device[row] = found if self._rows.eligible(pod)[row] else (NEVER, 0)
+            else:
+                self._renew(pod, scores, np.array([row]))
+                return
+        fits = self._rows.eligible(pod)[row]
+        scores.score[row] = scores.score_of[state] if fits else NEVER
+        scores.device[row] = scores.device_of[state]
 
-    def _state(self, row: int) -> _State:
-        rows = self._rows
-        if row in rows.shared:
-            return rows.free[row].tobytes(), rows.shared.state(row)
-        free = rows.free[row]
-        return free.tobytes(), _UNDECIDED if free[rows.device] == rows.total[row] else _WHOLE
+    def _renew(self, pod: PodAsk, scores: Scores, rows: Ints) -> None:
+        states = self._states.of_many(rows)
+        self._reserve(scores)
+        unset = scores.score_of[states] == _UNSET
+        if unset.any():
+            new, first = np.unique(states[unset], return_index=True)
+            one_each = rows[unset][first]
+            fits = self._rows.capacity(pod, one_each)
+            self._set(pod, scores, new, self._free_on(one_each), fits)
+        scores.score[rows] = np.where(self._rows.eligible(pod)[rows], scores.score_of[states], NEVER)
+        scores.device[rows] = scores.device_of[states]
 
-    def _states(self, rows: Ints) -> States:
+    def _reserve(self, scores: Scores) -> None:
+        missing = len(self._states) - scores.score_of.size
+        if missing > 0:
+            more = max(missing, scores.score_of.size, 64)
+            scores.score_of = np.concatenate([scores.score_of, np.full(more, _UNSET, dtype=np.int64)])
+            scores.device_of = np.concatenate([scores.device_of, np.zeros(more, dtype=np.int64)])
+
+    def _work_ahead(self, pod: PodAsk, scores: Scores, row: int, more: int) -> None:
+        """Work out the row's state, and those that the best rows will have as such pods fill them."""
+        best = _lowest(scores.score, _AHEAD)
+        best = best[(scores.score[best] != NEVER) & ~self._rows.shared.mask(best)]
+        rows = np.union1d(best, np.array([row]))
+        steps = np.minimum(self._rows.capacity(pod, rows), min(more, _DEEP)) + 1
+        which = np.repeat(np.arange(rows.size), steps)
+        step = np.arange(which.size) - np.repeat(np.cumsum(steps) - steps, steps)
+        free = self._rows.free[rows][which] - step[:, None] * pod.request
+        whole = free[:, self._rows.device] != self._rows.total[rows][which]
+        states = self._states.number(free, whole)
+        self._reserve(scores)
+        amounts = self._whole(free, np.where(whole, WHOLE_ONLY, UNDECIDED))
+        self._set(pod, scores, states, amounts, capacity(free, pod.request))
+
+    def _set(self, pod: PodAsk, scores: Scores, states: Ints, amounts: States, caps: Ints) -> None:
+        then = None
+        if pod.pod.devices:
+            then = np.full(caps.size, self._code + (SHARED_ONLY if pod.pod.share else WHOLE_ONLY), dtype=np.int64)
+        value = self._values(states, amounts)
+        scores.score_of[states], scores.device_of[states] = score(self._worth(), pod.pod, amounts, caps, then, value)
+
+    def _values(self, states: Ints, amounts: States) -> Floats:
+        # What a state is worth is the same for all shapes of pod.
+        missing = len(self._states) - self._value_of.size
+        if missing > 0:
+            more = max(missing, self._value_of.size, 64)
+            self._value_of = np.concatenate([self._value_of, np.full(more, np.nan)])
+        unset = np.isnan(self._value_of[states])
+        if unset.any():
+            self._value_of[states[unset]] = worth_of(self._worth(), amounts[np.flatnonzero(unset)])
+        return self._value_of[states]
+
+    def _free_on(self, rows: Ints) -> States:
         free, total = self._rows.free[rows], self._rows.total[rows]
-        devices = free[:, self._rows.device]
         shared = self._rows.shared.mask(rows)
-        mode = np.where(shared, SHARED_ONLY, np.where(devices == total, UNDECIDED, WHOLE_ONLY))
-        states = self._whole(free, mode)
+        mode = np.where(shared, SHARED_ONLY, np.where(free[:, self._rows.device] == total, UNDECIDED, WHOLE_ONLY))
+        amounts = self._whole(free, mode)
         if shared.any():
             held = self._rows.shared.free(rows[shared])
-            states.milli[shared, : held.shape[1]] = held
-        return states
+            amounts.milli[shared, : held.shape[1]] = held
+        return amounts
 
     def _whole(self, free: Ints, mode: Ints) -> States:
         width = int(self._rows.total[: len(self._rows)].max(initial=0))
         milli = np.where(np.arange(width) < free[:, self._rows.device, None], MILLI, 0)
         return States(free[:, self._cpu], free[:, self._memory], milli, self._code + mode)
 
-    def _score(self, pod: PodAsk, states: States, caps: Ints) -> tuple[Ints, Ints]:
-        then = None
-        if pod.pod.devices:
-            then = np.full(caps.size, self._code + (SHARED_ONLY if pod.pod.share else WHOLE_ONLY), dtype=np.int64)
-        return score(self._worth(), pod.pod, states, caps, then)
 
-    def _block(self, pod: PodAsk, rows: Ints) -> tuple[Ints, Ints]:
-        found = np.full(rows.size, NEVER, dtype=np.int64)
-        device = np.zeros(rows.size, dtype=np.int64)
-        caps = self._rows.capacity(pod, rows)
-        fits = np.flatnonzero((caps > 0) & self._rows.eligible(pod)[rows])
-        if fits.size:
-            states, caps = self._states(rows[fits]), caps[fits]
-            first, of = _alike(np.column_stack([states.cpu, states.memory, states.kind, caps, states.milli]))
-            fresh, where = self._score(pod, states[first], caps[first])
-            found[fits], device[fits] = fresh[of], where[of]
-        return found, device
-
-    def _work_ahead(self, pod: PodAsk, scores: Scores, row: int, more: int) -> None:
-        """Work out the row's state, and those that the best rows will have as such pods fill them."""
-        size = scores.score.size
-        best = np.argpartition(scores.score, _AHEAD)[:_AHEAD] if size > _AHEAD else np.arange(size)
-        best = best[(scores.score[best] != NEVER) & ~self._rows.shared.mask(best)]
-        rows = np.union1d(best, np.array([row]))
-        deep = np.minimum(self._rows.capacity(pod, rows), min(more, _DEEP))
-        which = np.repeat(np.arange(rows.size), deep + 1)
-        step = np.arange(which.size) - np.repeat(np.cumsum(deep + 1) - (deep + 1), deep + 1)
-        free = self._rows.free[rows][which] - step[:, None] * pod.request
-        whole = free[:, self._rows.device] != self._rows.total[rows][which]
-        states = self._whole(free, np.where(whole, WHOLE_ONLY, UNDECIDED))
-        fresh, device = self._score(pod, states, capacity(free, pod.request))
-        keys = zip(map(bytes, free), whole.tolist(), strict=True)
-        values = zip(fresh.tolist(), device.tolist(), strict=True)
-        for (room, taken), value in zip(keys, values, strict=True):
-            scores.known[room, _WHOLE if taken else _UNDECIDED] = value
-
-
-def _alike(table: Ints) -> tuple[Ints, Ints]:
-    """(the first of each group of equal lines, the group of each line)."""
-    # Lines are told apart by a sum with odd weights, which overflows as it may; that equal sums are equal lines is
-    # checked.
-    weights = np.cumprod(np.full(table.shape[1], _ODD, dtype=np.uint64)).view(np.int64)
-    _, first, of = np.unique(table @ weights, return_index=True, return_inverse=True)
-    if (table[first[of]] == table).all():
-        return first, of
-    everyone = np.arange(len(table))
-    return everyone, everyone
+def _lowest(scores: Ints, count: int) -> Ints:
+    """The rows with the lowest scores, of equal ones the first."""
+    if scores.size <= count:
+        return np.arange(scores.size)
+    last = np.partition(scores, count - 1)[count - 1]
+    below, ties = np.flatnonzero(scores < last), np.flatnonzero(scores == last)
+    return np.concatenate([below, ties[: count - below.size]])

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.placement.fragments import MILLI, Ints, PodShape, Worth
+from scheduler.placement.fragments import MILLI, Floats, Ints, PodShape, Worth
 
 NEVER = int(np.iinfo(np.int64).max)  # the score of a node where the pod does not fit
 _STEPS = 10_000.0  # of a milli-device
 _DEVICES = 1 << 16  # more than a node's milli-devices
 _CAPS = 1 << 13  # room for more pods than this is not told apart
+_BLOCK = 512  # nodes at a time, which stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,19 @@ class States:
         return States(self.cpu[rows], self.memory[rows], self.milli[rows], self.kind[rows])
 
 
-def score(worth: Worth, shape: PodShape, states: States, caps: Ints, then: Ints | None = None) -> tuple[Ints, Ints]:
+def score(
+    worth: Worth,
+    shape: PodShape,
+    states: States,
+    caps: Ints,
+    then: Ints | None = None,
+    value: Floats | None = None,
+) -> tuple[Ints, Ints]:
     """(score of each node, the device that a share goes to). Shapes: (n,), (n,).
 
     `caps`: how many such pods fit on each node, 0 where none does; such nodes score NEVER.
-    `then`: the nodes' codes once the pod is there, when they change by it.
+    `then`: the nodes' codes once the pod is there, when they change by it; `value`: what
+    the nodes are worth now, when that is known.
     """
     scores = np.full(caps.size, NEVER, dtype=np.int64)
     device = np.zeros(caps.size, dtype=np.int64)
@@ -53,33 +62,43 @@ def score(worth: Worth, shape: PodShape, states: States, caps: Ints, then: Ints 
     if rows.size == 0:
         return scores, device
     few = states[rows]
-    cpu, memory, milli, kind = few.cpu, few.memory, few.milli, few.kind
-    later = kind if then is None else then[rows]
     if shape.share:
-        at, which = _distinct(milli, shape.milli)
-        after = milli[at]
-        after[np.arange(at.size), which] -= shape.milli
+        at, which = _distinct(few.milli, shape.milli)
+        milli = few.milli[at]
+        milli[np.arange(at.size), which] -= shape.milli
     else:
         at, which = np.arange(rows.size), None
-        after = milli.copy()
+        milli = few.milli.copy()
         if shape.devices:
             whole = milli == MILLI
-            after[whole & (whole.cumsum(axis=1) <= shape.devices)] = 0
-    value = worth.of(
-        np.concatenate([cpu, cpu[at] - shape.cpu]),
-        np.concatenate([memory, memory[at] - shape.memory]),
-        np.concatenate([milli, after]),
-        np.concatenate([kind, later[at]]),
-    )
-    loss = np.rint((value[at] - value[rows.size :]) * _STEPS).astype(np.int64)
+            milli[whole & (whole.cumsum(axis=1) <= shape.devices)] = 0
+    kind = (few.kind if then is None else then[rows])[at]
+    after = States(few.cpu[at] - shape.cpu, few.memory[at] - shape.memory, milli, kind)
+    if value is None:
+        both = np.split(worth_of(worth, few, after), [rows.size])
+    else:
+        both = [value[rows], worth_of(worth, after)]
+    loss = np.rint((both[0][at] - both[1]) * _STEPS).astype(np.int64)
     if which is not None:
-        table = np.full(milli.shape, NEVER, dtype=np.int64)
+        table = np.full(few.milli.shape, NEVER, dtype=np.int64)
         table[at, which] = loss
         chosen = table.argmin(axis=1)
         loss = table[np.arange(rows.size), chosen]
         device[rows] = chosen
-    scores[rows] = (loss * _DEVICES + milli.sum(axis=1)) * _CAPS + np.minimum(caps[rows], _CAPS - 1)
+    scores[rows] = (loss * _DEVICES + few.milli.sum(axis=1)) * _CAPS + np.minimum(caps[rows], _CAPS - 1)
     return scores, device
+
+
+def worth_of(worth: Worth, *states: States) -> Floats:
+    """What nodes are worth in these states, one after the other."""
+    cpu, memory, milli, kind = (
+        np.concatenate([getattr(one, name) for one in states]) for name in ("cpu", "memory", "milli", "kind")
+    )
+    found = [
+        worth.of(cpu[at : at + _BLOCK], memory[at : at + _BLOCK], milli[at : at + _BLOCK], kind[at : at + _BLOCK])
+        for at in range(0, cpu.size, _BLOCK)
+    ]
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 def _distinct(milli: Ints, share: int) -> tuple[Ints, Ints]:
