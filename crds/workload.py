@@ -224,6 +224,11 @@ class Placement(Model):
     pod_set: DnsLabel
     node: DnsName
     count: int = Field(ge=1)
+    devices: list[int] = Field(
+        default_factory=list,
+        max_length=2000,
+        description="Of pods that ask for a share of a device: the index of each pod's device on the node.",
+    )
 
 
 class Admission(Model):

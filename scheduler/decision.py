@@ -12,11 +12,12 @@ from scheduler.reserving.reservation import Reservations
 
 @dataclass(frozen=True, slots=True, order=True)
 class Placed:
-    """`count` pods of a pod set on a node."""
+    """`count` pods of a pod set on a node; `devices`: which one each pod has a share of, when it asks for a share."""
 
     pod_set: str
     node: str
     count: int
+    devices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

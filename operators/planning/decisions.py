@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
+from crds.conditions import timestamp
 from operators.planning.telling import Telling
 from scheduler import Admission, MachineRequest, PodSet, Reason
 
@@ -24,6 +27,20 @@ class Admitted:
     pod_sets: tuple[PodSet, ...]  # what it was decided for; if the Workload asks for other pods now, it is void
     admission: Admission
     at: float  # seconds since the epoch
+
+    def wire(self) -> dict[str, Any]:
+        """status.admission of the Workload."""
+        placements = []
+        for one in self.admission.placements:
+            entry: dict[str, Any] = {"podSet": one.pod_set, "node": one.node, "count": one.count}
+            if one.devices:
+                entry["devices"] = list(one.devices)
+            placements.append(entry)
+        return {
+            "accelerator": self.admission.accelerator,
+            "admittedAt": timestamp(datetime.fromtimestamp(self.at, UTC)),
+            "placements": placements,
+        }
 
 
 @dataclass(slots=True)

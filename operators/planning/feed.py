@@ -210,6 +210,8 @@ class Feed:
         fleet, workload = self.fleet, self._workloads.get(name, namespace)
         before = fleet.workloads.get(key)
         state = self._workload(workload) if workload is not None else None
+        if state is not None and (key in self.decisions.evictions or is_true(workload or {}, EVICTED)):
+            state = dataclasses.replace(state, preemptible=False)  # it is on its way out: nobody else gets its room
         covers = workload is not None and state is not None and state.admitted and not state.finished
         self._cover(key, workload if covers else None)
         stops = state is not None and state.admitted and is_true(workload or {}, EVICTED)

@@ -209,6 +209,7 @@ def workload_state(
         admitted=admitted,
         accelerator=accelerator,
         placements=tuple(placements),
+        devices=shares_held(status.get("admission") or {}),
         finished=finished,
         required_topology=topology.get("required") or "",
         preferred_topology=topology.get("preferred") or "",
@@ -221,6 +222,12 @@ def workload_state(
         preemptible=spec.get("preemptible", True),
         flavors=tuple((one["type"], float(one.get("throughput", "1"))) for one in spec.get("accelerators") or ()),
     )
+
+
+def shares_held(admission: Object) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+    """(pod set, node, device of each pod) of pods that have shares of devices."""
+    placements = admission.get("placements") or ()
+    return tuple((one["podSet"], one["node"], tuple(one["devices"])) for one in placements if one.get("devices"))
 
 
 def runtime_left(workload: Object) -> int | None:

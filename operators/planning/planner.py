@@ -93,6 +93,7 @@ class Planner:
             if eviction.workload not in desk.evictions and eviction.workload not in feed.stopping:
                 desk.evictions[eviction.workload] = eviction.reason
                 desk.tell("workload", eviction.workload)
+                feed.mark("Workload", eviction.workload)
                 EVICTIONS.labels(eviction.reason.code).inc()
         for request in decided.machine_requests:
             if request.name not in desk.requests:

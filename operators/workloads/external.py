@@ -10,10 +10,9 @@ Nothing here touches pods: what runs where is the controller's own affair, withi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from crds.conditions import ADMITTED, EVICTED, FINISHED, PODS_READY, READY, find, is_true, set_condition, timestamp
+from crds.conditions import ADMITTED, EVICTED, FINISHED, PODS_READY, READY, find, is_true, set_condition
 from operators.planning.decisions import Admitted
 from operators.planning.fleet_objects import is_going, pod_sets
 from operators.planning.holding import admitted_places
@@ -69,11 +68,7 @@ def _admit(view: View, decision: Admitted) -> Outcome:
     pods = sum(one.count for one in admission.placements)
     message = f"{pods} pod{'s' * (pods != 1)} of pool {admission.pool}"
     status = _status(view, (ADMITTED, True, ADMITTED, message), (READY, True, ADMITTED, message), again=True)
-    status["admission"] = {
-        "accelerator": admission.accelerator,
-        "admittedAt": timestamp(datetime.fromtimestamp(decision.at, UTC)),
-        "placements": [{"podSet": p.pod_set, "node": p.node, "count": p.count} for p in admission.placements],
-    }
+    status["admission"] = decision.wire()
     return Outcome(status, event=Reason(ADMITTED, message))
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from crds.conditions import ADMITTED, EVICTED, FINISHED, PODS_READY, READY, find, is_true, timestamp
+from crds.conditions import ADMITTED, EVICTED, FINISHED, PODS_READY, READY, find, is_true
 from operators.planning.batch_job import BATCH_JOB
 from operators.planning.decisions import Admitted
 from operators.planning.fleet_objects import has_ended, is_going, pod_sets
@@ -171,11 +171,7 @@ def _admit(view: View, decision: Admitted) -> Outcome:
     places: dict[str, None] = dict.fromkeys(one.node for one in admission.placements)
     pods = sum(one.count for one in admission.placements)
     message = f"{pods} pod{'s' * (pods != 1)} on {len(places)} node{'s' * (len(places) != 1)} of pool {admission.pool}"
-    status.admission = {
-        "accelerator": admission.accelerator,
-        "admittedAt": timestamp(datetime.fromtimestamp(decision.at, UTC)),
-        "placements": [{"podSet": p.pod_set, "node": p.node, "count": p.count} for p in admission.placements],
-    }
+    status.admission = decision.wire()
     status.set(ADMITTED, True, ADMITTED, message)
     status.set(PODS_READY, False, "Starting", "its pods are being started")
     status.set(FINISHED, False, "NotYet")

@@ -12,9 +12,8 @@ from scheduler.explain.reasons import Reason
 from scheduler.fleet import PoolState, TenantState, WorkloadState
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
-from scheduler.placement.bestfit import Assignment
 from scheduler.placement.eligibility import Rights
-from scheduler.placement.pool_supply import PoolSupply
+from scheduler.placement.pool_supply import Placement, PoolSupply
 from scheduler.reserving import Blocked, Book
 
 _BACKFILL = 100  # workloads of one shape that are tried in a plan after the first that found no room
@@ -151,16 +150,17 @@ class Admitting:
         priority = self.scratch.fleet.priority_of(workload)
         return Blocked(workload.key, workload.uid, priority, ask, workload.max_runtime)
 
-    def _admit(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Assignment) -> None:
+    def _admit(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Placement) -> None:
         self.scratch.charge(workload.tenant, ask, have.pool)
         self._admitted.add(workload.key)
         placements = sorted(
-            Placed(workload.pod_sets[index].name, have.names[row], count) for index, row, count in placed
+            Placed(workload.pod_sets[index].name, have.names[row], count, placed.devices.get((index, row), ()))
+            for index, row, count in placed
         )
         accelerator = have.pool.accelerator if ask.devices else ""
         self.admissions.append(Admission(workload.key, accelerator, have.pool.name, tuple(placements)))
 
-    def _hold(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Assignment) -> None:
+    def _hold(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Placement) -> None:
         # Room and quota are held from here on, though it starts only when the machines have come.
         self.scratch.charge(workload.tenant, ask, have.pool)
         coming = {row for _, row, _ in placed if row >= have.ready}

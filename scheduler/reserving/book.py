@@ -11,7 +11,7 @@ import numpy as np
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
 from scheduler.placement.bestfit import Assignment, Ints
-from scheduler.placement.pool_supply import PoolSupply
+from scheduler.placement.pool_supply import Placement, PoolSupply
 from scheduler.reserving.backfill import ends_before
 from scheduler.reserving.holds import Held, needed
 from scheduler.reserving.reservation import Basis, Hold, Reservation, Reservations
@@ -84,7 +84,7 @@ class Book:
         held = self._find(workload)
         return held.reservation if held is not None else self._nominated.get(workload)
 
-    def place(self, blocked: Blocked, pool: str, limit: int) -> Assignment | None:
+    def place(self, blocked: Blocked, pool: str, limit: int) -> Placement | None:
         """`PoolSupply.place`, without delaying a reservation; the workload's own is dropped when it succeeds.
 
         First on room that nobody holds, then on its own, on that of lower priorities, and on
