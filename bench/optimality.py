@@ -9,14 +9,15 @@ some gangs have a second pod set without devices, some require one rack, some se
 class. 2 to 4 tenants with weights and quotas (nominal + borrow), of which some bind. Two
 priorities. Pools do not grow.
 
-Value: a gang that is admitted is worth its devices. Priorities are strict, as in the
-plan: the optimum is lexicographic, first the most devices of the highest priority, then
-of the next with that kept. A tenant's weight decides the order among equals, not what a
-gang is worth.
+Value: a gang is worth its devices, and the plan's order is respected: levels, from the
+top, are for each priority first the devices within tenants' nominal quotas, then all
+devices. The optimum is lexicographic: the most of the first level, then of the second
+with that kept, and so on. (A tenant's weight decides whose turn it is among equals, not
+what a gang is worth.)
 
-Score of an instance: the least, over the prefixes of the priorities from the top, of
-devices that the plan admits / devices of the optimum. So what is missed at a high
-priority is not made up for at a low one.
+Score of an instance: the least, over the levels, of what the plan reaches / the optimum,
+each level with those above it summed. So what is missed at a high priority, or of what a
+tenant is owed, is not made up for lower down.
 
 The MILP has the plan's constraints and no others: whole gangs within one pool (within one
 rack where it is required), devices, cores, memory and pods of each node, labels, and each
@@ -150,8 +151,13 @@ def _spots(fleet: Fleet, workload: WorkloadState) -> list[_Spot]:
     return found
 
 
-def optimum(fleet: Fleet) -> dict[int, int]:
-    """Priority → devices admitted, lexicographically most from the highest priority down."""
+def priorities(fleet: Fleet) -> list[int]:
+    """From the highest down."""
+    return sorted({one.priority for one in fleet.pending.values()}, reverse=True)
+
+
+def optimum(fleet: Fleet) -> list[int]:
+    """The levels: for each priority from the top (within nominal, all), each with the priorities above it."""
     model = highspy.Highs()
     model.silent()
     chosen: dict[str, list[tuple[_Spot, highspy.highs_var]]] = {}
@@ -174,23 +180,32 @@ def optimum(fleet: Fleet) -> dict[int, int]:
     for (tenant, accelerator), terms in share.items():
         quota = fleet.tenants[tenant].quota[accelerator]
         model.addConstr(_sum(model, terms) <= quota.nominal + quota.borrow)
-    best: dict[int, int] = {}
-    for priority in sorted({one.priority for one in fleet.pending.values()}, reverse=True):
-        worth = _sum(
-            model,
-            (
-                devices_of(fleet.pending[key]) * taken
-                for key, spots in chosen.items()
-                if fleet.pending[key].priority == priority
-                for _, taken in spots
-            ),
-        )
-        model.maximize(worth)
-        if model.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-            raise AssertionError(f"HiGHS found no optimum: {model.getModelStatus()}")
-        best[priority] = round(model.getObjectiveValue())
-        model.addConstr(worth >= best[priority])
+    best: list[int] = []
+    use: dict[tuple[str, str], list[highspy.highs_linear_expression]] = defaultdict(list)
+    for priority in priorities(fleet):
+        for key, spots in chosen.items():
+            workload = fleet.pending[key]
+            if workload.priority == priority:
+                for spot, taken in spots:
+                    use[workload.tenant, spot.accelerator].append(devices_of(workload) * taken)
+        owed = []
+        for (tenant, accelerator), terms in use.items():
+            within = model.addVariable(lb=0, ub=fleet.tenants[tenant].quota[accelerator].nominal)
+            model.addConstr(within <= _sum(model, terms))
+            owed.append(within)
+        for level in (owed, [term for terms in use.values() for term in terms]):
+            best.append(_most(model, _sum(model, level)) if level else 0)
     return best
+
+
+def _most(model: highspy.Highs, level: highspy.highs_linear_expression) -> int:
+    """The most of this level, which is kept from here on."""
+    model.maximize(level)
+    if model.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        raise AssertionError(f"HiGHS found no optimum: {model.getModelStatus()}")
+    most = round(model.getObjectiveValue())
+    model.addConstr(level >= most)
+    return most
 
 
 def _sum(model: highspy.Highs, terms: Iterable[object]) -> highspy.highs_linear_expression:
@@ -210,23 +225,23 @@ def _scaled(resource: str, amount: int) -> int:
 # The score
 
 
-def admitted(fleet: Fleet, decided: Plan) -> dict[int, int]:
-    """Priority → devices of what the plan admits."""
-    found = dict.fromkeys((one.priority for one in fleet.pending.values()), 0)
-    for admission in decided.admissions:
-        workload = fleet.pending[admission.workload]
-        found[workload.priority] += devices_of(workload)
-    return found
+def admitted(fleet: Fleet, decided: Plan) -> list[int]:
+    """The levels of what the plan admits."""
+    reached: list[int] = []
+    use: dict[tuple[str, str], int] = defaultdict(int)
+    for priority in priorities(fleet):
+        for admission in decided.admissions:
+            workload = fleet.pending[admission.workload]
+            if workload.priority == priority:
+                use[workload.tenant, fleet.pools[admission.pool].accelerator] += devices_of(workload)
+        quota = {share: fleet.tenants[share[0]].quota[share[1]].nominal for share in use}
+        reached += [sum(min(devices, quota[share]) for share, devices in use.items()), sum(use.values())]
+    return reached
 
 
-def score(best: dict[int, int], reached: dict[int, int]) -> float:
-    """The least of the ratios over the prefixes of the priorities; 1.0 is the optimum."""
-    least, most, have = 1.0, 0, 0
-    for priority in sorted(best, reverse=True):
-        most, have = most + best[priority], have + reached[priority]
-        if most:
-            least = min(least, have / most)
-    return least
+def score(best: Sequence[int], reached: Sequence[int]) -> float:
+    """The least of the ratios of the levels; 1.0 is the optimum."""
+    return min((min(have / most, 1.0) for most, have in zip(best, reached, strict=True) if most), default=1.0)
 
 
 def planned(fleet: Fleet) -> Plan:
