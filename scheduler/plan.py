@@ -45,8 +45,9 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
     claiming.run(order, strict)
     Reserving(scratch, admitting, book).run()
     keep_floor(scratch)
-    gone = shrink(fleet, scratch.supply, memory.idle_since, now)
     reservations = book.reservations()
+    kept = {hold.node for one in reservations for hold in one.holds}
+    gone = shrink(fleet, scratch.supply, memory.idle_since, now, kept)
     decided = Plan(
         admissions=tuple(admitting.admissions),
         evictions=tuple(_each_once([*_lost(fleet), *_drained(fleet), *claiming.evictions])),

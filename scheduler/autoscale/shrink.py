@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,13 @@ class Shrinking:
     next_wake: float | None
 
 
-def shrink(fleet: Fleet, supply: Supply, idle_since: Mapping[str, float], now: float) -> Shrinking:
-    """Look at each pool's ready nodes that nobody holds and no decision of this plan took."""
+def shrink(
+    fleet: Fleet, supply: Supply, idle_since: Mapping[str, float], now: float, reserved: Set[str] = frozenset()
+) -> Shrinking:
+    """Look at each pool's ready nodes that nobody holds and no decision of this plan took.
+
+    `reserved`: nodes whose room is kept for somebody who waits.
+    """
     removals: list[MachineRemoval] = []
     since: dict[str, float] = {}
     idle_nodes: list[str] = []
@@ -34,6 +39,8 @@ def shrink(fleet: Fleet, supply: Supply, idle_since: Mapping[str, float], now: f
         idle = []
         for row in unused_ready(fleet, have):
             node = fleet.nodes[have.names[row]]
+            if node.name in reserved:
+                continue
             idle_nodes.append(node.name)
             if node.machine not in fleet.machines or fleet.machines[node.machine].going:
                 continue

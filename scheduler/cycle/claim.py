@@ -68,10 +68,8 @@ class Claiming:
 
     def _has_right(self, tenant: TenantState) -> bool:
         fleet = self._scratch.fleet
-        if fleet.over and any(
-            self._scratch.entitlements.used(tenant.name, accelerator) < quota.nominal
-            for accelerator, quota in tenant.quota.items()
-        ):
+        books = self._scratch.entitlements
+        if fleet.over and any(books.entitled(tenant.name, accelerator, 1) for accelerator in tenant.quota):
             return True
         mine = fleet.standing_work.priorities_of.get(tenant.name)
         return mine is not None and min(mine) < max(fleet.backlog.lines)
@@ -116,7 +114,7 @@ class Claiming:
         mine = fleet.standing_work.priorities_of.get(tenant)
         if mine is not None and min(mine) < priority:
             return True
-        return bool(fleet.over) and books.within_nominal(tenant, accelerator, devices)
+        return bool(fleet.over) and books.entitled(tenant, accelerator, devices)
 
     def _short(self, tenant: str, accelerator: str, devices: int) -> tuple[Shortfall, ...]:
         books = self._scratch.entitlements
@@ -124,7 +122,7 @@ class Claiming:
             return ()
         missing = devices - books.available(tenant, accelerator)
         # Its own limit is met only by its own work; a cohort's by that of anybody who borrows in it.
-        own = not books.within_nominal(tenant, accelerator, devices)
+        own = not books.entitled(tenant, accelerator, devices)
         whose = {tenant} if own else {name for name, one in self._scratch.fleet.over if one == accelerator}
         return (Shortfall(accelerator, missing, frozenset(whose)),)
 

@@ -125,3 +125,17 @@ def test_small_arrivals_do_not_keep_a_large_gang_waiting_for_ever() -> None:
     else:
         raise AssertionError("the gang never ran")
     assert step < 20
+
+
+def test_a_node_that_is_reserved_is_not_taken_away() -> None:
+    made = fleet(pools=[pool(maximum=2, scale_down_delay=5.0)], nodes=2)
+    made.upsert_workload(job("runs", devices=8))
+    _, memory = run(made, Memory(), 0.0)
+    made.upsert_workload(job("gang", count=2, devices=8, created_at=1.0))
+    for now in (1.0, 10.0, 100.0):
+        decided, memory = run(made, memory, now)
+        assert not decided.machine_removals
+    made.remove_workload("train/gang")
+    _, memory = run(made, memory, 101.0)
+    decided, _ = run(made, memory, 110.0)
+    assert len(decided.machine_removals) == 1
