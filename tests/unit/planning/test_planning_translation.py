@@ -60,11 +60,20 @@ def test_a_tenant() -> None:
                 "quota": [{"accelerator": "H200", "nominal": 8, "borrow": 2}],
                 "isolation": {"level": "dedicated", "pools": ["p"]},
                 "residency": {"jurisdictions": ["JP"]},
+                "parent": "org",
+                "queueing": "strict",
+                "priorityCeiling": -3,
+                "hold": True,
+                "drain": True,
             },
         }
     )
+    assert (state.parent, state.strict, state.priority_ceiling) == ("org", True, -3)
+    assert (state.hold, state.drain) == (True, True)
     assert (state.weight, state.quota["H200"].borrow, state.isolation) == (7, 2, "dedicated")
     assert (state.pools, state.jurisdictions) == (frozenset({"p"}), frozenset({"JP"}))
+    plain = tenant_state({"metadata": {"name": "t"}, "spec": {"queueing": "bestEffort"}})
+    assert (plain.parent, plain.strict, plain.priority_ceiling, plain.drain) == ("", False, None, False)
 
 
 def namespace(ready: bool = True) -> dict[str, Any]:

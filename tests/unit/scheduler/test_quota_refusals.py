@@ -60,6 +60,17 @@ def test_the_cohort_that_is_in_the_way_is_named_with_the_least_change() -> None:
     assert made.refuse("team", "H200", 6) is None
 
 
+def test_what_a_tenant_keeps_is_its_own_also_while_those_above_it_are_beyond_their_limit() -> None:
+    made = Entitlements(
+        [tenant("org", 0), tenant("team", 4, 9, 1, parent="org"), tenant("peer", 4, 9, parent="org")],
+        {("peer", "H200"): 9},
+        {"H200": 40},
+    )
+    assert made.refuse("team", "H200", 3) is None
+    assert made.available("team", "H200") == 3
+    assert made.refuse("team", "H200", 4).code == "CohortQuotaExceeded"  # type: ignore[union-attr]
+
+
 def test_what_the_roots_do_not_lend_is_said() -> None:
     made = Entitlements([tenant("a", 10, 0, 3), tenant("b", 5, 20)], {("b", "H200"): 6}, {"H200": 16})
     refused = made.refuse("b", "H200", 5)
