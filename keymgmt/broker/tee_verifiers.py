@@ -33,7 +33,7 @@ from keymgmt.attestation.intel import (
     verify_sgx,
     verify_tdx,
 )
-from keymgmt.attestation.intel.kbs_evidence import quote_of
+from keymgmt.attestation.intel.kbs_evidence import event_log_of, quote_of
 from keymgmt.attestation.nitro import BUILTIN_ANCHORS as AWS_ANCHORS
 from keymgmt.attestation.nitro import NitroPolicy, verify_nitro
 from keymgmt.attestation.nitro.kbs_evidence import document_of
@@ -189,6 +189,7 @@ class _Tdx:
             presented.now,
             presented.report_data,
             self._collateral.anchors,
+            event_log_of(presented.primary_evidence),
         )
         return Verified(claims.as_ear_submod(), quote)
 

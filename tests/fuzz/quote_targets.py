@@ -23,7 +23,7 @@ from keymgmt.attestation.intel import (
     verify_sgx,
     verify_tdx,
 )
-from keymgmt.attestation.intel.kbs_evidence import quote_of
+from keymgmt.attestation.intel.kbs_evidence import event_log_of, quote_of
 from keymgmt.attestation.intel.pck import read_pck_chain
 from keymgmt.attestation.nitro import NitroPolicy, parse_document, verify_nitro
 from keymgmt.attestation.nitro.chain import verify_chain
@@ -70,7 +70,7 @@ def targets() -> list[Target]:
     collateral = tuple(_read(f"phala/{name}_collateral.json") for name in ("tdx_quote", "sgx_quote"))
     tdx, sgx = (IntelCollateral.parse(one).authenticate() for one in collateral)
     any_status = SgxPolicy(tcb=TcbPolicy(statuses=frozenset({"ConfigurationAndSWHardeningNeeded"}), advisories=None))
-    documents = _documents()
+    vendor, documents = IntelVendor.create(), _documents()
     parsed = [parse_document(one) for one in documents]
     chains = tuple(
         b"".join(len(der).to_bytes(2, "big") + der for der in (*one.bundle, one.certificate)) for one in parsed
@@ -81,18 +81,22 @@ def targets() -> list[Target]:
         Piece("amd/vcek-chain/Milan", (SHARED / "vectors/amd/milan_ask_ark_asvk.pem").read_bytes(), JUNE_2025),
     )
     small = (Piece("amd/vcek-chain/Milan", b"x" * 90, JUNE_2025), Piece("amd/crl/Milan", b"y" * 90, JUNE_2025))
-    quote_json = {"quote": base64.b64encode(quotes[0][:240]).decode(), "cc_eventlog": None}
+    quote_json = {"quote": base64.b64encode(quotes[0][:240]).decode(), "cc_eventlog": "AAAA"}
     document_json = {"document": base64.b64encode(documents[0][:240]).decode()}
     return [
         Target("intel-quote", parse_quote, quotes),
-        Target("intel-quote-json", of_json(quote_of), (json.dumps(quote_json).encode(),)),
+        Target(
+            "intel-quote-json",
+            of_json(lambda body: (quote_of(body), event_log_of(body))),
+            (json.dumps(quote_json).encode(),),
+        ),
         Target("pck-chain", read_pck_chain, tuple(parse_quote(one).pck_chain for one in quotes)),
         Target("tdx", lambda data: verify_tdx(data, tdx, TdxPolicy(), JUNE_2025, None), quotes[:1]),
         Target("sgx", lambda data: verify_sgx(data, sgx, any_status, JUNE_2025, None), quotes[2:3]),
         Target(
             "intel-collateral",
-            lambda data: IntelCollateral.parse(data).authenticate(),
-            (IntelVendor.create().collateral("sgx"),),
+            lambda data: IntelCollateral.parse(data).authenticate(vendor.anchors),
+            (vendor.collateral("sgx"),),
         ),
         Target(
             "intel-pcs-reply",

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from crds.errors import InvalidInput
 from keymgmt.attestation import ear
+from keymgmt.attestation.intel.boot_log import boot_of
 from keymgmt.attestation.intel.dcap import TcbVerdict, judge
 from keymgmt.attestation.intel.endorsements import (
     BUILTIN_ANCHORS,
@@ -79,6 +80,7 @@ class TdxClaims:
     report: TdReport
     platform: PlatformClaims
     measurement_known: bool  # the policy listed MRTDs and this is one of them
+    boot: Mapping[str, Any] | None = None  # of the event log, where one was sent; see boot_log
 
     def as_dict(self) -> dict[str, Any]:
         """Claims as CEL rules and tokens see them (`claims.tdx`); bytes and bit sets in lower-case hex."""
@@ -101,7 +103,7 @@ class TdxClaims:
         }
         if body.tee_tcb_svn2 is not None and body.mr_service_td is not None:
             claims |= {"tee_tcb_svn2": body.tee_tcb_svn2.hex(), "mr_service_td": body.mr_service_td.hex()}
-        return claims
+        return claims if self.boot is None else {**claims, "boot": dict(self.boot)}
 
     def as_ear_submod(self) -> dict[str, Any]:
         """The EAR submod (`cpu0`): status, trustworthiness vector, policy id, and `tdx`, `root` claims."""
@@ -149,8 +151,9 @@ def verify_tdx(
     now: datetime,
     expected_report_data: bytes | None,
     anchors: IntelAnchors = BUILTIN_ANCHORS,
+    event_log: bytes | None = None,
 ) -> TdxClaims:
-    """Verify a TD quote (versions 4 and 5) and appraise it.
+    """Verify a TD quote (versions 4 and 5) and appraise it, and its CCEL event log if given.
 
     `collateral` must have been authenticated under the quote's root. `now` must be aware of its
     zone. `expected_report_data` (at most 64 bytes, padded with zeros) is compared when given.
@@ -164,7 +167,8 @@ def verify_tdx(
     platform = _platform(parsed, collateral, policy.tcb, now, anchors)
     _check_report_data(body.report_data, expected_report_data)
     appraise_td(body, policy)
-    return TdxClaims(body, platform, policy.measurements is not None)
+    boot = None if event_log is None else boot_of(event_log, body)
+    return TdxClaims(body, platform, policy.measurements is not None, boot)
 
 
 def verify_sgx(

@@ -253,12 +253,13 @@ def td_body(
     config_id: bytes = b"",
     service_td: bytes | None = None,
     mr_td: bytes = b"\x11" * 48,
+    rtmrs: Sequence[bytes] = tuple(bytes((0x30 + index,)) * 48 for index in range(4)),
 ) -> bytes:
     """A TD report body: 584 bytes, or 648 with `service_td` (MRSERVICETD; b"" for none)."""
     body = TEE_TCB_SVN + b"\x22" * 48 + bytes(48) + bytes(8)
     body += attributes.to_bytes(8, "little") + xfam.to_bytes(8, "little")
     body += mr_td + config_id.ljust(48, b"\0") + bytes(48) + bytes(48)
-    body += b"".join(bytes((0x30 + index,)) * 48 for index in range(4)) + report_data.ljust(64, b"\0")
+    body += b"".join(rtmrs) + report_data.ljust(64, b"\0")
     return body if service_td is None else body + TEE_TCB_SVN + service_td.ljust(48, b"\0")
 
 

@@ -16,11 +16,14 @@ from crds.errors import InvalidInput
 from keymgmt.attestation import AttestationRefused, init_data_digest
 from keymgmt.attestation.collateral.cache import CollateralCache
 from keymgmt.attestation.collateral.pieces import Piece
+from keymgmt.attestation.eventlog import parse_log, replay
+from keymgmt.attestation.intel.boot_log import SHA384
 from keymgmt.broker.appraisal import Appraised, Appraiser, AttestRequest, rule_claims
 from keymgmt.broker.challenge import SUPPORTED_TEES
 from keymgmt.config import Attestation, IntelTcb, NitroAppraisal, SgxAppraisal, TdxAppraisal
 from keymgmt.policy.errors import PolicyInvalid
 from keymgmt.policy.rule import compile_rule, evaluate
+from tests.unit.attestation.conftest import SHARED
 from tests.unit.attestation.intel_vendor import FMSPC, NOW, IntelVendor, Levels, enclave_body, td_body
 from tests.unit.attestation.nitro_vendor import NitroVendor
 
@@ -133,6 +136,35 @@ def test_init_data_is_bound_where_the_tee_has_a_field(
     ):
         sent_with = request(sent, INIT_DATA)
         assert reason_of(lambda tee=tee, sent_with=sent_with: appraiser.appraise(tee, sent_with, NOW)) == reason
+
+
+@pytest.mark.parametrize("name", ["CCEL_data_ovmf", "CCEL_data_grub", "CCEL_data_grub_gke"])
+def test_an_event_log_is_believed_as_far_as_the_rtmrs_bear_it_out(
+    config: Attestation, intel: IntelVendor, name: str
+) -> None:
+    log = (SHARED / "vectors" / "eventlog" / name).read_bytes()
+    replayed = replay(parse_log(log), SHA384)
+    rtmrs = [replayed.get(index, bytes(48)) for index in range(1, 5)]
+    appraiser = Appraiser(config)
+
+    def appraise(registers: list[bytes], log: bytes) -> dict[str, Any]:
+        sent = quoted(intel.quote(td_body(report_data=BOUND, rtmrs=registers)))
+        sent["cc_eventlog"] = base64.b64encode(log).decode()
+        told = rule_claims(appraiser.appraise("tdx", request(sent), NOW).submod)["tdx"]
+        assert isinstance(told, dict)
+        return told
+
+    boot = appraise(rtmrs, log)["boot"]
+    assert boot["secure_boot_proven"]
+    assert len(boot["kernel_cmdline"]) == 1
+    assert len(boot["initrd"]) == 1
+    assert len(json.dumps(boot)) < 8192  # it travels in the token
+    for wrong in ([bytes(48), *rtmrs[1:]], [*rtmrs[:3], b"\1" * 48]):
+        assert reason_of(lambda wrong=wrong: appraise(wrong, log)) == "EventLogMismatch"
+    assert reason_of(lambda: appraise(rtmrs, log[:200])) == "EventLogMalformed"
+    rule = f"claims.tdx.mrtd == '{'11' * 48}' && claims.init_data == '{'00' * 48}' && claims.tdx.boot.kernel_cmdline[0].digest == '{boot['kernel_cmdline'][0]['digest']}'"
+    claims = {"tdx": appraise(rtmrs, log), "init_data": "00" * 48}
+    assert evaluate(rule, {"claims": claims, "request": {}, "now": NOW}).allowed
 
 
 def test_collateral_is_taken_up_while_the_service_runs(config: Attestation, intel: IntelVendor, tmp_path: Path) -> None:
