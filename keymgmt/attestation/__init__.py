@@ -1,9 +1,11 @@
 """Verifiers: evidence in, proven claims or a refusal with its own reason out.
 
-Today AMD SEV-SNP: `verify_snp` checks a report, its certificate chain up to a pinned root,
-its TCB and policy, and gives `SnpClaims`. Pure functions: the time, the roots and the policy
-are arguments. It must not know keys, tenants, release rules, HTTP or the network, and it
-must never be lenient by default.
+AMD SEV-SNP is here: `verify_snp` checks a report, its certificate chain up to a pinned root,
+its TCB and policy, and gives `SnpClaims`. The other kinds have packages of their own (`intel`,
+`nitro`, `nvidia`, `vtpm`, `eventlog`), as has what vendors publish (`collateral`, which alone
+reaches for the network, in its fetchers). Pure functions: the time, the roots and the policy
+are arguments. It must not know keys, tenants, release rules or the KBS, and it must never be
+lenient by default.
 """
 
 from keymgmt.attestation.init_data import host_data_of, init_data_digest, parse_init_data

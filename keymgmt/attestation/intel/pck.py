@@ -25,7 +25,7 @@ from keymgmt.attestation.refusal import AttestationRefused, refuse
 # SHA-256 of the Intel SGX Root CA certificate (DER), as published at
 # https://certificates.trustedservices.intel.com/IntelSGXRootCA.der.
 INTEL_ROOT: Final = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
-CACHED_CHAINS: Final = 4096
+CACHED_CHAINS: Final = 1024
 _CONFIGURATION: Final = "1.2.840.113741.1.13.1.7"
 _FLAGS: Final = {"dynamic_platform": "1", "cached_keys": "2", "smt_enabled": "3"}
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]{1,8192}-----END CERTIFICATE-----\n", re.ASCII)

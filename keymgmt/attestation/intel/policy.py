@@ -16,7 +16,6 @@ from keymgmt.attestation.intel.quote import EnclaveReport, TdReport
 from keymgmt.attestation.refusal import refuse
 
 # TDATTRIBUTES (Intel TDX Module ABI specification): bits 0 to 7 are the TD-under-debug group.
-TD_DEBUG: Final = 1 << 0
 TD_UNDER_DEBUG: Final = 0xFF
 TD_LASS: Final = 1 << 27
 TD_SEPT_VE_DISABLE: Final = 1 << 28
@@ -30,23 +29,10 @@ TD_ACCEPTED: Final = TD_LASS | TD_SEPT_VE_DISABLE | TD_PKS | TD_KEY_LOCKER | TD_
 SGX_INIT: Final = 1 << 0
 SGX_DEBUG: Final = 1 << 1
 SGX_MODE64: Final = 1 << 2
-SGX_PROVISION_KEY: Final = 1 << 4
-SGX_EINITTOKEN_KEY: Final = 1 << 5
 SGX_CET: Final = 1 << 6
 SGX_KSS: Final = 1 << 7
 SGX_AEX_NOTIFY: Final = 1 << 10
 SGX_ACCEPTED: Final = SGX_INIT | SGX_MODE64 | SGX_CET | SGX_KSS | SGX_AEX_NOTIFY
-
-STATUSES: Final = (
-    "UpToDate",
-    "SWHardeningNeeded",
-    "ConfigurationNeeded",
-    "ConfigurationAndSWHardeningNeeded",
-    "OutOfDate",
-    "OutOfDateConfigurationNeeded",
-    "TDRelaunchAdvised",
-    "TDRelaunchAdvisedConfigurationNeeded",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from keymgmt.attestation.intel.endorsements import (
 )
 from keymgmt.attestation.intel.pck import PckChain, read_pck_chain
 from keymgmt.attestation.intel.policy import (
+    SGX_DEBUG,
+    TD_SEPT_VE_DISABLE,
+    TD_UNDER_DEBUG,
     SgxPolicy,
     TcbPolicy,
     TdxPolicy,
@@ -95,8 +98,8 @@ class TdxClaims:
             "mr_signer_seam": body.mr_signer_seam.hex(),
             "report_data": body.report_data.hex(),
             "attributes": body.attributes.to_bytes(8, "little").hex(),
-            "debug": False,
-            "sept_ve_disable": True,
+            "debug": bool(body.attributes & TD_UNDER_DEBUG),
+            "sept_ve_disable": bool(body.attributes & TD_SEPT_VE_DISABLE),
             "xfam": body.xfam.to_bytes(8, "little").hex(),
             "tee_tcb_svn": body.tee_tcb_svn.hex(),
             **self.platform.as_dict(),
@@ -132,7 +135,7 @@ class SgxClaims:
             "isv_family_id": body.isv_family_id.hex(),
             "report_data": body.report_data.hex(),
             "attributes": body.flags.to_bytes(8, "little").hex(),
-            "debug": False,
+            "debug": bool(body.flags & SGX_DEBUG),
             "xfrm": body.xfrm.to_bytes(8, "little").hex(),
             "misc_select": body.misc_select,
             "cpu_svn": body.cpu_svn.hex(),

@@ -23,7 +23,7 @@ from keymgmt.attestation.refusal import AttestationRefused, refuse
 # SHA-256 of the root certificate (DER) AWS_NitroEnclaves_Root-G1, as AWS publishes it with
 # https://aws-nitro-enclaves.amazonaws.com/AWS_NitroEnclaves_Root-G1.zip.
 AWS_ROOT_G1: Final = "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b"
-CACHED_CHAINS: Final = 4096
+CACHED_CHAINS: Final = 1024
 
 # Trusted roots: SHA-256 of the DER, hex → label.
 NitroAnchors = Mapping[str, str]

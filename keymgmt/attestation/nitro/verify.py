@@ -55,7 +55,7 @@ class NitroClaims:
             "module_id": document.module_id,
             "timestamp": document.time.isoformat(),
             **{f"pcr{index}": value.hex() for index, value in document.pcrs.items()},
-            "debug": False,
+            "debug": document.debug,
             "public_key": (document.public_key or b"").hex(),
             "user_data": (document.user_data or b"").hex(),
             "nonce": (document.nonce or b"").hex(),
