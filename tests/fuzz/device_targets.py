@@ -10,7 +10,7 @@ from keymgmt.attestation.azure import parse_hcl_report
 from keymgmt.attestation.composite import parse_additional_evidence
 from keymgmt.attestation.ear_claims import parse_ear
 from keymgmt.attestation.nvidia import ReferenceValues, parse_evidence, parse_opaque, parse_report
-from keymgmt.attestation.nvidia.certificates import build_chain, split_chain
+from keymgmt.attestation.nvidia.certificates import build_chain
 from keymgmt.attestation.nvidia.dice import parse_composite_device_id, parse_tcb_info
 from keymgmt.attestation.nvidia.revocation import read_response
 from keymgmt.attestation.vtpm import parse_azure_evidence, parse_quote, parse_signature
@@ -59,7 +59,7 @@ def targets() -> list[Target]:
         Target("nvidia-report", parse_report, (gpu, switch)),
         Target("nvidia-opaque-data", _opaque, opaque),
         Target("nvidia-evidence", of_json(parse_evidence), tuple(sdk)),
-        Target("nvidia-certificates", lambda data: build_chain(split_chain(data)), (chain,)),
+        Target("nvidia-certificates", build_chain, (chain,)),
         Target("dice-device-id", parse_composite_device_id, (composite_device_id(bytes.fromhex("3076") + bytes(118)),)),
         Target("dice-tcb-info", parse_tcb_info, (tcb_info(),)),
         Target("ocsp-response", read_response, (answer,)),

@@ -7,6 +7,7 @@ and are signed by ECDSA with SHA-384. The signing certificate names its firmware
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import re
@@ -19,6 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import Name
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
 from keymgmt.attestation.nvidia.dice import (
@@ -30,7 +32,7 @@ from keymgmt.attestation.nvidia.dice import (
 )
 from keymgmt.attestation.refusal import AttestationRefused, refuse
 
-MAX_CHAIN_BYTES: Final = 32 * 1024
+MAX_CHAIN_BYTES: Final = 16 * 1024  # drivers reserve 5 KiB of DER
 MAX_CERTIFICATES: Final = 5
 
 Architecture = Literal["HOPPER", "BLACKWELL", "LS10"]
@@ -38,18 +40,22 @@ Architecture = Literal["HOPPER", "BLACKWELL", "LS10"]
 _FAMILIES: Final[dict[str, Architecture]] = {"GH1": "HOPPER", "GB1": "BLACKWELL", "GB2": "BLACKWELL", "LS_10": "LS10"}
 SWITCHES: Final = frozenset({"LS10"})
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_END: Final = b"-----END CERTIFICATE-----"
+_PEM = re.compile(_BEGIN + rb"[A-Za-z0-9+/=\s]+" + _END)
 _KNOWN_CRITICAL = (x509.BasicConstraints, x509.KeyUsage)
 T = TypeVar("T", bound=x509.ExtensionType)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Certificate:
     """A parsed P-384 certificate. Compared by identity; the same few recur with every device."""
 
     x509: x509.Certificate
     key: ec.EllipticCurvePublicKey
-    spki: bytes  # DER
+    subject: Name
+    issuer: Name
+    signed: bytes  # what the signature covers, DER
     common_name: str
     authority: bool
     signs: bool  # key usage digitalSignature
@@ -57,6 +63,11 @@ class Certificate:
     valid_until: datetime
 
     @property
+    def spki(self) -> bytes:
+        """The public key as SubjectPublicKeyInfo, DER."""
+        return self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    @functools.cached_property
     def spki_sha256(self) -> str:
         """SHA-256 of the public key (SubjectPublicKeyInfo), hex: how roots are pinned."""
         return hashlib.sha256(self.spki).hexdigest()
@@ -116,17 +127,17 @@ def split_chain(data: bytes) -> tuple[bytes, ...]:
     return found
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def read_certificate(pem: bytes) -> Certificate:
     """Parse one certificate (PEM) and check it against the profile. Raises CertificateMalformed."""
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        key, names = certificate.public_key(), certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        der = base64.b64decode(b"".join(pem[len(_BEGIN) : -len(_END)].split()), validate=True)
+        certificate = x509.load_der_x509_certificate(der)
+        key, subject, issuer = certificate.public_key(), certificate.subject, certificate.issuer
+        names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         extensions, version = certificate.extensions, certificate.version
-        algorithm, der = certificate.signature_algorithm_oid, certificate.public_bytes(Encoding.DER)
-        inner = certificate.tbs_certificate_bytes
+        algorithm, inner = certificate.signature_algorithm_oid, certificate.tbs_certificate_bytes
         window = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        certificate.issuer.public_bytes()
     except Exception:  # the parser is lazy and raises many kinds; each means the same here
         raise _malformed("not a certificate") from None
     if version is not x509.Version.v3 or len(names) != 1:
@@ -143,7 +154,9 @@ def read_certificate(pem: bytes) -> Certificate:
     return Certificate(
         certificate,
         key,
-        key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        subject,
+        issuer,
+        inner,
         str(names[0].value),
         authority=bool(constraints and constraints.ca and usage and usage.key_cert_sign),
         signs=bool(
@@ -154,14 +167,14 @@ def read_certificate(pem: bytes) -> Certificate:
     )
 
 
-@functools.lru_cache(maxsize=4096)
-def build_chain(certificates: tuple[bytes, ...]) -> DeviceChain:
+@functools.lru_cache(maxsize=1024)
+def build_chain(bundle: bytes) -> DeviceChain:
     """Check a chain (PEM, signing key first) but for time and trust. Remembered: it depends on nothing else.
 
-    Raises CertificateMissing, CertificateUsageInvalid, CertificateChainInvalid,
-    FirmwareIdMismatch, DeviceUnsupported.
+    Raises CertificateMissing, CertificateMalformed, CertificateChainTooLong,
+    CertificateUsageInvalid, CertificateChainInvalid, FirmwareIdMismatch, DeviceUnsupported.
     """
-    parsed = tuple(read_certificate(pem) for pem in certificates)
+    parsed = tuple(read_certificate(pem) for pem in split_chain(bundle))
     if len(parsed) < 2:
         raise refuse("CertificateMissing", "there is no certificate of a device's signing key", where="certificate")
     if not parsed[0].signs:
@@ -171,7 +184,7 @@ def build_chain(certificates: tuple[bytes, ...]) -> DeviceChain:
     for child, parent in zip(parsed, (*parsed[1:], parsed[-1]), strict=True):
         if not parent.authority:
             raise refuse("CertificateUsageInvalid", f"{parent.common_name} may not issue certificates")
-        if child.x509.issuer != parent.x509.subject or not signed_by(child, parent):
+        if child.issuer != parent.subject or not signed_by(child, parent):
             raise refuse(
                 "CertificateChainInvalid",
                 f"{child.common_name} was not issued by {parent.common_name}",
@@ -186,11 +199,11 @@ def build_chain(certificates: tuple[bytes, ...]) -> DeviceChain:
     return DeviceChain(parsed, architecture, _identity(parsed[0], parsed[1]))
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def signed_by(child: Certificate, parent: Certificate) -> bool:
     """Whether the parent's key made the child's signature; remembered per pair."""
     try:
-        parent.key.verify(child.x509.signature, child.x509.tbs_certificate_bytes, ec.ECDSA(hashes.SHA384()))
+        parent.key.verify(child.x509.signature, child.signed, ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
         return False
     return True

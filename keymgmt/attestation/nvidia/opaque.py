@@ -6,6 +6,7 @@ meanings: NVIDIA attestation SDK, `gpu_opaque_data_parser` and `switch_opaque_da
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -62,6 +63,13 @@ _NAMES: Final = {
 }
 _TEXT: Final = {3, 11, 15, 16, 17, 18, 21, 35}
 _MODES: Final = {0: "SPT", 1: "MPT", 2: "PPCIE"}  # single, multi pass-through, protected PCIe
+_FIELD: Final = struct.Struct("<HH")  # type, size
+_SIZES: Final = (  # type, what its size is a multiple of, at most
+    (MEASUREMENT_COUNT, 4, 4 * 255),
+    (PDIS, PDI_BYTES, 64 * PDI_BYTES),
+    (FEATURE_FLAG, 1, 8),
+    (OPAQUE_DATA_VERSION, 1, 8),
+)
 _ENABLED: Final = 0xAA
 _DISABLED: Final = 0x55
 
@@ -143,20 +151,17 @@ def parse_opaque(data: bytes, *, switch: bool) -> OpaqueData:
     fields: dict[int, bytes] = {}
     offset, end = 0, len(data)
     while offset < end:
+        if offset + 4 > end:
+            raise malformed("a field is cut short", "opaque_data")
+        kind, size = _FIELD.unpack_from(data, offset)
         start = offset + 4
-        kind = int.from_bytes(data[offset : offset + 2], "little")
-        offset = start + int.from_bytes(data[offset + 2 : start], "little")
-        if start > end or offset > end:
+        offset = start + size
+        if offset > end:
             raise malformed("a field exceeds the opaque data", "opaque_data")
         if kind in fields or len(fields) == MAX_FIELDS:
             raise malformed(f"field {kind} is repeated, or there are too many", "opaque_data")
         fields[kind] = data[start:offset]
-    for kind, multiple, limit in (
-        (MEASUREMENT_COUNT, 4, 4 * 255),
-        (PDIS, PDI_BYTES, 64 * PDI_BYTES),
-        (FEATURE_FLAG, 1, 8),
-        (OPAQUE_DATA_VERSION, 1, 8),
-    ):
+    for kind, multiple, limit in _SIZES:
         size = len(fields.get(kind, b""))
         if size % multiple or size > limit:
             raise malformed(f"{_NAMES[kind]} has {size} bytes", "opaque_data")

@@ -28,6 +28,8 @@ _SIGNATURE_REQUESTED: Final = 0x01
 _ALL_MEASUREMENTS: Final = 0xFF
 _DMTF: Final = 0x01
 _BLOCK: Final = struct.Struct("<BBHBH")  # index, specification, size, value type, value size
+_SHA384_BLOCK: Final = struct.Struct("<B6s48s")
+_SHA384_HEAD: Final = bytes((_DMTF, 51, 0, 1, 48, 0))  # specification, size, type of a hash, value size
 _BLOCK_HEADER_BYTES: Final = 4  # of which `size` does not count
 
 
@@ -89,19 +91,36 @@ def malformed(what: str, where: str) -> AttestationRefused:
 
 def _blocks(record: bytes, count: int) -> dict[int, bytes]:
     """Measurement blocks in DMTF's format; exactly `count`, distinct, and nothing after them."""
-    found: dict[int, bytes] = {}
-    offset, end = 0, len(record)
-    while offset < end:
-        if offset + _BLOCK.size > end:
-            raise malformed("a measurement block is cut short", "measurement_record")
-        index, specification, size, _, value_size = _BLOCK.unpack_from(record, offset)
-        value = record[offset + _BLOCK.size : offset + _BLOCK.size + value_size]
+    found = _like_blocks(record, count)
+    if len(found) == count and found:
+        return found
+    found = {}
+    offset, end, unpack = 0, len(record), _BLOCK.unpack_from
+    while offset + _BLOCK.size <= end:
+        index, specification, size, _, value_size = unpack(record, offset)
+        start = offset + _BLOCK.size
+        offset += _BLOCK_HEADER_BYTES + size
         if specification != _DMTF or size != value_size + 3 or not 20 <= value_size <= MAX_VALUE_BYTES:
             raise malformed(f"measurement block {index} is not of DMTF's form", "measurement_record")
-        if len(value) != value_size or not 1 <= index <= MAX_BLOCKS or index in found:
-            raise malformed(f"measurement block {index} is cut short, repeated or misnumbered", "measurement_record")
-        found[index] = value
-        offset += _BLOCK_HEADER_BYTES + size
-    if len(found) != count or not count:
-        raise malformed(f"{count} measurement blocks are announced, {len(found)} are there", "measurement_record")
+        if not 1 <= index <= MAX_BLOCKS or index in found:
+            raise malformed(f"measurement block {index} is repeated or misnumbered", "measurement_record")
+        found[index] = record[start:offset]
+    if offset != end or len(found) != count or not count:
+        what = f"{count} measurement blocks are announced, {len(found)} fill the record"
+        raise malformed(what, "measurement_record")
     return found
+
+
+def _like_blocks(record: bytes, count: int) -> dict[int, bytes]:
+    """As `_blocks`, for the usual record of 48-byte values, read at once; else fewer than `count`.
+
+    A signature takes half a millisecond to verify; block by block, the record would take a
+    tenth of that.
+    """
+    if len(record) != count * _SHA384_BLOCK.size:
+        return {}
+    return {
+        index: value
+        for index, head, value in _SHA384_BLOCK.iter_unpack(record)
+        if 1 <= index <= MAX_BLOCKS and head == _SHA384_HEAD
+    }

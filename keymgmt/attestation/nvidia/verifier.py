@@ -24,7 +24,6 @@ from keymgmt.attestation.nvidia.certificates import (
     DeviceChain,
     build_chain,
     check_validity,
-    split_chain,
 )
 from keymgmt.attestation.nvidia.endorsements import NvidiaEndorsements
 from keymgmt.attestation.nvidia.opaque import OpaqueData, parse_opaque
@@ -129,7 +128,7 @@ def verify_device(
     if now.tzinfo is None:
         raise InvalidInput("the time of verification has no zone", where="now")
     parsed = parse_report(report)
-    chain = build_chain(split_chain(certificates))
+    chain = build_chain(certificates)
     label = endorsements.roots.get(chain.root.spki_sha256)
     if label is None:
         raise refuse("RootUntrusted", f"{chain.root.common_name} with SPKI SHA-256 {chain.root.spki_sha256}")

@@ -224,7 +224,7 @@ def test_event_data_that_do_not_parse_have_no_details(kind: int, data: bytes) ->
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_random_records_end_in_a_typed_error(data: bytes) -> None:
     try:
         log = parse_log(header() + data)

@@ -172,7 +172,7 @@ def test_the_error_names_the_device_and_field() -> None:
 
 
 @given(st.binary(max_size=600))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_random_bytes_end_in_a_typed_error(data: bytes) -> None:
     for parse in (
         parse_report,
