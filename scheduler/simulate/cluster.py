@@ -17,7 +17,7 @@ class VirtualCluster:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self.devices_used = sum(fleet.usage.values())
+        self.devices_used = sum(self._held(one) for one in fleet.workloads.values())
         self.devices_ready = 0
         self.nodes_ready = 0
         for node in fleet.nodes.values():
@@ -69,10 +69,14 @@ class VirtualCluster:
 
     def _upsert(self, workload: WorkloadState) -> None:
         before = self.fleet.workloads[workload.key]
-        share = (workload.tenant, before.accelerator), (workload.tenant, workload.accelerator)
-        counted = {one: self.fleet.usage.get(one, 0) for one in share}
         self.fleet.upsert_workload(workload)
-        self.devices_used += sum(self.fleet.usage.get(one, 0) - was for one, was in counted.items())
+        self.devices_used += self._held(workload) - self._held(before)
+
+    def _held(self, workload: WorkloadState) -> int:
+        if not workload.admitted or workload.finished or not workload.accelerator:
+            return 0
+        each = {one.name: self.fleet.devices_of(one.requests) for one in workload.pod_sets}
+        return sum(each[name] * count for name, _, count in workload.placements)
 
     # Machines
 
