@@ -360,7 +360,7 @@ def test_readiness_and_status_tell_the_fallbacks(service):
     status = service.ok("GET", paths.STATUS, role="operator")
     assert status["hsm"]["data_key"] == "AES-GCM"
     assert status["worker"]["hardening"]["coreDumps"] == "on"
-    assert status["trustAnchors"] == ["amd", "aws", "intel", "local:emulated"]
+    assert status["trustAnchors"] == ["amd", "aws", "intel", "local:emulated", "nvidia"]
     metrics = service.call("GET", paths.METRICS).text
     assert "kekkai_keys_releases_total" in metrics
     assert 'reason="RuleNotMet"' in metrics
