@@ -23,7 +23,7 @@ Ordering = Callable[[Fleet, Scratch], Order]
 
 def by_share(fleet: Fleet, scratch: Scratch) -> Order:
     """The tenant with the smaller share goes first."""
-    return FairShare(scratch.entitlements, fleet.floors, scratch.wants, scratch.charged)
+    return FairShare(scratch.entitlements, fleet.use.floors, scratch.wants, scratch.charged)
 
 
 def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share) -> tuple[Plan, Memory]:
@@ -68,7 +68,7 @@ def _earliest(wake: float | None, fleet: Fleet, now: float) -> float | None:
 def _lost(fleet: Fleet) -> list[Eviction]:
     """Workloads whose node is gone: they must wait again, whole."""
     lost: dict[str, str] = {}
-    for node in sorted(fleet.homeless):
+    for node in sorted(fleet.claims.homeless):
         for holder in fleet.workload_holders(node):
             lost.setdefault(holder, node)
     return [Eviction(key, reasons.node_lost(node)) for key, node in sorted(lost.items())]

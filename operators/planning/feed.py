@@ -122,7 +122,7 @@ class Feed:
     def refresh(self) -> bool:
         """Bring the fleet up to date. Whether anything changed that a plan could see."""
         changed = False
-        self.fleet.now = time.time()
+        self.fleet.use.now = time.time()
         # Workloads before pods: whether a pod counts by itself depends on its workload.
         for kind in ("AcceleratorPool", "Tenant", "Machine", "Node", "Workload", "Pod"):
             names, self._dirty[kind] = self._dirty[kind], {}
@@ -156,7 +156,7 @@ class Feed:
             return False
         if name not in fleet.tenants:
             past = (tenant.get("status") or {}).get("decayedUsage") or ()
-            fleet.entitlements.remember(name, {one["accelerator"]: one for one in past}, fleet.now)
+            fleet.use.entitlements.remember(name, {one["accelerator"]: one for one in past}, fleet.use.now)
         fleet.upsert_tenant(state)
         self.decisions.tell("tenant", name)
         return True

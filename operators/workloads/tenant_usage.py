@@ -60,7 +60,7 @@ class TenantUsage:
 
 def usage(tenant: Mapping[str, Any], feed: Feed) -> dict[str, Any]:
     """The status fields of a tenant that are about its use."""
-    name, books = tenant["metadata"]["name"], feed.fleet.entitlements
+    name, books = tenant["metadata"]["name"], feed.fleet.use.entitlements
     counts = feed.counts.get(name, {"pending": 0, "admitted": 0})
     classes = [
         {

@@ -42,7 +42,7 @@ class Claiming:
         """Search for those who have a right, until enough has been searched for."""
         fleet = self._scratch.fleet
         highest = max(fleet.backlog.lines, default=None)
-        if highest is None or not (fleet.over or min(fleet.standing_work.priorities, default=highest) < highest):
+        if highest is None or not (fleet.use.over or min(fleet.standing_work.priorities, default=highest) < highest):
             return
         for workload in Turns(fleet, order, self, strict):
             self._decide(workload)
@@ -69,7 +69,7 @@ class Claiming:
     def _has_right(self, tenant: TenantState) -> bool:
         fleet = self._scratch.fleet
         books = self._scratch.entitlements
-        if fleet.over and any(books.entitled(tenant.name, accelerator, 1) for accelerator in tenant.quota):
+        if fleet.use.over and any(books.entitled(tenant.name, accelerator, 1) for accelerator in tenant.quota):
             return True
         mine = fleet.standing_work.priorities_of.get(tenant.name)
         return mine is not None and min(mine) < max(fleet.backlog.lines)
@@ -114,7 +114,7 @@ class Claiming:
         mine = fleet.standing_work.priorities_of.get(tenant)
         if mine is not None and min(mine) < priority:
             return True
-        return bool(fleet.over) and books.entitled(tenant, accelerator, devices)
+        return bool(fleet.use.over) and books.entitled(tenant, accelerator, devices)
 
     def _short(self, tenant: str, accelerator: str, devices: int) -> tuple[Shortfall, ...]:
         books = self._scratch.entitlements
@@ -123,7 +123,7 @@ class Claiming:
         missing = devices - books.available(tenant, accelerator)
         # Its own limit is met only by its own work; a cohort's by that of anybody who borrows in it.
         own = not books.entitled(tenant, accelerator, devices)
-        whose = {tenant} if own else {name for name, one in self._scratch.fleet.over if one == accelerator}
+        whose = {tenant} if own else {name for name, one in self._scratch.fleet.use.over if one == accelerator}
         return (Shortfall(accelerator, missing, frozenset(whose)),)
 
     def _commit(self, workload: WorkloadState, ask: Ask, claim: Claim, found: Preemption) -> None:
@@ -137,7 +137,7 @@ class Claiming:
         gone += [(one.workload, one.tenant, one.why) for one in found.shrinks]
         for key, tenant, why in gone:
             victim = scratch.fleet.workloads[key]
-            scratch.entitlements.charge(tenant, victim.accelerator, -scratch.fleet.charged(key))
+            scratch.entitlements.charge(tenant, victim.accelerator, -scratch.fleet.use.of(key))
             self.evictions.append(Eviction(key, reasons.preempted(workload.key, workload.tenant, why)))
         scratch.entitlements.charge(workload.tenant, accelerator, ask.devices)
         blocked = Blocked(workload.key, workload.uid, claim.priority, ask, workload.max_runtime)

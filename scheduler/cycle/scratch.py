@@ -26,7 +26,7 @@ class Scratch:
     def __init__(self, fleet: Fleet, now: float) -> None:
         self.fleet, self.now = fleet, now
         self.supply = Supply(fleet)
-        self.entitlements = fleet.entitlements.as_scratch(fleet.floors.at(now))
+        self.entitlements = fleet.use.entitlements.as_scratch(fleet.use.floors.at(now))
         self.charged: set[str] = set()  # roots of the tenants that were charged
         self.machine_requests: list[MachineRequest] = []
         self.by_price = sorted(fleet.pools.values(), key=lambda pool: (pool.price_micro, pool.name))
@@ -70,7 +70,7 @@ class Scratch:
     def charge(self, tenant: str, ask: Ask, pool: PoolState) -> None:
         """Count the devices of an ask as used."""
         self.entitlements.charge(tenant, pool.accelerator, ask.devices)
-        self.charged.add(self.fleet.floors.root(tenant))
+        self.charged.add(self.fleet.use.floors.root(tenant))
 
     def wants(self, shape: Shape) -> tuple[int, str]:
         """(devices of all its pods, the class that it selects; empty when any will do)."""

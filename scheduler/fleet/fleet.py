@@ -9,6 +9,7 @@ import numpy as np
 
 from scheduler.fleet.attributes import Attributes, Column
 from scheduler.fleet.backlog import Backlog
+from scheduler.fleet.claims import Claims
 from scheduler.fleet.devices import MILLI, DeviceTable, charged, devices_or_unknown, whole_amounts
 from scheduler.fleet.shape import Shapes
 from scheduler.fleet.standing import Standing
@@ -21,8 +22,7 @@ from scheduler.fleet.state import (
     WorkloadState,
 )
 from scheduler.fleet.table import Ints, NodeTable
-from scheduler.queueing.entitlements import Entitlements
-from scheduler.queueing.fair_share import Floors
+from scheduler.fleet.use import Use
 from scheduler.running.columns import Running
 
 _PODS = "pods"
@@ -34,10 +34,9 @@ class Fleet:
 
     def __init__(self, half_life: float = 0.0) -> None:
         """`half_life`: seconds after which a tenant's past use counts half; 0: only what it holds now counts."""
-        self.now = 0.0  # seconds since the epoch; set by who feeds it, so that past use fades from there
-        self.entitlements = Entitlements(half_life=half_life)
-        self.floors = Floors(self.entitlements)
+        self.use = Use(half_life)
         self.table = NodeTable()
+        self.claims = Claims(self.table)
         self.attributes = Attributes()
         self.devices = DeviceTable()  # shares of devices, by node
         self.nodes: dict[str, NodeState] = {}
@@ -54,18 +53,11 @@ class Fleet:
         self.pending: dict[str, WorkloadState] = {}
         self.shapes = Shapes()  # of the pending
         self.backlog = Backlog()  # the pending in their lines
-        self.holders: dict[str, set[str]] = defaultdict(set)  # node → workloads and pods with room on it
-        self.homeless: set[str] = set()  # nodes that do not exist, with something still holding room on them
         self.standing_work = Standing()  # what runs
         self.running = Running(self.devices_of)  # the same as columns
-        self.over: set[tuple[str, str]] = set()  # (tenant, accelerator) with more in use than nominal
         self._ranked: dict[str, int] = {}  # running workload → the priority that it is counted with
-        self.usage: dict[tuple[str, str], int] = defaultdict(int)  # (tenant, accelerator) → devices
         self._machines_of_node: dict[str, set[str]] = defaultdict(set)
         self._ready: dict[str, tuple[list[str], Ints]] = {}  # pool → its ready nodes by name; made when asked for
-        self._claims: dict[str, list[tuple[str, dict[str, int]]]] = {}  # holder → (node, amounts)
-        self._claims_on: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)  # node → holder → amounts
-        self._charged: dict[str, tuple[str, str, int]] = {}  # workload → its share of `usage`
         self._device_names: Counter[str] = Counter()  # the resources that pools call their devices
 
     # Nodes and machines
@@ -90,9 +82,7 @@ class Fleet:
         self.table.allocatable[row] = vector
         self.attributes.update(row, node)
         if old is None:
-            self.homeless.discard(node.name)
-            for holder, amounts in self._claims_on.get(node.name, {}).items():
-                self._add(row, holder, amounts, 1)
+            self.claims.node_came(node.name)
         for machine in self._machines_of_node.get(node.name, ()):
             self._sort_machine(self.machines[machine])
 
@@ -105,8 +95,7 @@ class Fleet:
         self.tainted_of_pool[node.pool].discard(name)
         self._ready.pop(node.pool, None)
         self.table.drop(name)
-        if self._claims_on.get(name):
-            self.homeless.add(name)
+        self.claims.node_went(name)
         for machine in self._machines_of_node.get(name, ()):
             self._sort_machine(self.machines[machine])
 
@@ -159,17 +148,13 @@ class Fleet:
         for accelerator in sorted(accelerators):
             pools = [pool for pool in self.pools.values() if pool.accelerator == accelerator]
             devices = sum(pool.maximum * pool.per_node for pool in pools) if pools else None
-            self.entitlements.set_capacity(accelerator, devices)
-        self.floors.clear()
+            self.use.set_capacity(accelerator, devices)
 
     def upsert_tenant(self, tenant: TenantState) -> None:
         """Take in a tenant."""
         before = self.tenants.get(tenant.name)
         self.tenants[tenant.name] = tenant
-        self.entitlements.upsert_tenant(tenant)
-        self.floors.clear()
-        for accelerator in tenant.quota.keys() | (before.quota.keys() if before is not None else set()):
-            self._note_excess(tenant.name, accelerator)
+        self.use.upsert_tenant(tenant, before)
         if before is None or before.priority_ceiling != tenant.priority_ceiling:
             self._rank_anew(tenant.name)
 
@@ -177,10 +162,7 @@ class Fleet:
         """The tenant is gone; its workloads wait with that reason."""
         before = self.tenants.pop(name, None)
         if before is not None:
-            self.entitlements.remove_tenant(name)
-            for accelerator in before.quota:
-                self._note_excess(name, accelerator)
-            self.floors.clear()
+            self.use.remove_tenant(before)
             self._rank_anew(name)
 
     def priority_of(self, workload: WorkloadState) -> int:
@@ -226,7 +208,7 @@ class Fleet:
             for one in workload.pod_sets
         }
         held = workload.placements if workload.admitted and not workload.finished else ()
-        self._claim(
+        self.claims.hold(
             workload.key, [(node, _times(requests.get(name, {}), count)) for name, node, count in held if count > 0]
         )
         parts = [one for one in workload.pod_sets if one.milli < MILLI and self.devices_of(one.requests)]
@@ -248,19 +230,15 @@ class Fleet:
         self._stop_running(key)
         self.workloads.pop(key, None)
         self._leave_queue(key)
-        self._claim(key, [])
+        self.claims.hold(key, [])
         self.devices.hold(key, [])
-        self._uncharge(key)
+        self.use.uncharge(key)
 
     def _stop_running(self, key: str) -> None:
         priority = self._ranked.pop(key, None)
         if priority is not None:
             self.standing_work.drop(self.workloads[key], priority)
             self.running.drop(key)
-
-    def charged(self, key: str) -> int:
-        """The devices that a running workload counts for in its tenant's use."""
-        return self._charged[key][2] if key in self._charged else 0
 
     def _leave_queue(self, key: str) -> None:
         self.pending.pop(key, None)
@@ -269,13 +247,12 @@ class Fleet:
 
     def upsert_pod(self, pod: BoundPod) -> None:
         """Take in a pod that others placed."""
-        self._claim(_POD_HOLDER + pod.key, [])  # before its `keeps_node` changes
         self.pods[pod.key] = pod
-        self._claim(_POD_HOLDER + pod.key, [(pod.node, _times(pod.requests, 1))])
+        self.claims.hold(_POD_HOLDER + pod.key, [(pod.node, _times(pod.requests, 1))], pod.keeps_node)
 
     def remove_pod(self, key: str) -> None:
         """The pod is gone, and what it held is free."""
-        self._claim(_POD_HOLDER + key, [])
+        self.claims.hold(_POD_HOLDER + key, [])
         self.pods.pop(key, None)
 
     # Derived
@@ -304,7 +281,7 @@ class Fleet:
 
     def workload_holders(self, node: str) -> list[str]:
         """The workloads that hold room on a node, or on one that is gone."""
-        return [holder for holder in self.holders.get(node, ()) if not holder.startswith(_POD_HOLDER)]
+        return [holder for holder in self.claims.holders(node) if not holder.startswith(_POD_HOLDER)]
 
     def devices_of(self, requests: Mapping[str, int]) -> int:
         """Devices in a request: of the resources that pools offer as such.
@@ -317,70 +294,15 @@ class Fleet:
         known = self._device_names
         return [name for name in requests if (name in known if known else "/" in name)]
 
-    def _claim(self, holder: str, claims: list[tuple[str, dict[str, int]]]) -> None:
-        for node, _ in self._claims.pop(holder, ()):
-            amounts = self._claims_on[node].pop(holder, None)
-            if amounts is not None and node in self.table.rows:
-                self._add(self.table.rows[node], holder, amounts, -1)
-            if not self._claims_on[node]:
-                del self._claims_on[node]
-                self.homeless.discard(node)
-            self.holders[node].discard(holder)
-            if not self.holders[node]:
-                del self.holders[node]
-        if not claims:
-            return
-        self._claims[holder] = claims
-        together: dict[str, dict[str, int]] = {}  # two pod sets of one workload may share a node
-        for node, amounts in claims:
-            known = together.setdefault(node, {})
-            for name, amount in amounts.items():
-                known[name] = known.get(name, 0) + amount
-        for node, amounts in together.items():
-            self._claims_on[node][holder] = amounts
-            self.holders[node].add(holder)
-            if node in self.table.rows:
-                self._add(self.table.rows[node], holder, amounts, 1)
-            else:
-                self.homeless.add(node)
-
-    def _add(self, row: int, holder: str, amounts: Mapping[str, int], sign: int) -> None:
-        columns = [self.table.column(name) for name in amounts]
-        self.table.used[row, columns] += sign * np.array(list(amounts.values()), dtype=np.int64)
-        if not holder.startswith(_POD_HOLDER) or self.pods[holder.removeprefix(_POD_HOLDER)].keeps_node:
-            self.table.holds[row] += sign
-
     def _charge(self, workload: WorkloadState) -> None:
-        self._uncharge(workload.key)
         if not workload.accelerator or not workload.admitted or workload.finished:
+            self.use.uncharge(workload.key)
             return
         by_set: dict[str, int] = defaultdict(int)
         for name, _, count in workload.placements:
             by_set[name] += count
         devices = sum(charged(self.devices_of(one.requests), by_set[one.name], one.milli) for one in workload.pod_sets)
-        share = (workload.tenant, workload.accelerator, devices)
-        self._charged[workload.key] = share
-        self.usage[share[:2]] += devices
-        self._enter_use(workload.tenant, workload.accelerator, devices)
-
-    def _uncharge(self, key: str) -> None:
-        share = self._charged.pop(key, None)
-        if share is not None:
-            self.usage[share[:2]] -= share[2]
-            self._enter_use(share[0], share[1], -share[2])
-            if self.usage[share[:2]] == 0:
-                del self.usage[share[:2]]
-
-    def _enter_use(self, tenant: str, accelerator: str, devices: int) -> None:
-        self.entitlements.charge(tenant, accelerator, devices, self.now)
-        self.floors.charged(tenant)
-        self._note_excess(tenant, accelerator)
-
-    def _note_excess(self, tenant: str, accelerator: str) -> None:
-        if self.entitlements.excess(tenant, accelerator) > 0:
-            self.over.add((tenant, accelerator))
-        else:
-            self.over.discard((tenant, accelerator))
+        self.use.charge(workload.key, workload.tenant, workload.accelerator, devices)
 
 
 def takes_pods(node: NodeState) -> bool:

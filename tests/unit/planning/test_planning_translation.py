@@ -126,7 +126,7 @@ def test_admitted_pods_are_counted_once_and_ended_pods_not() -> None:
     one = workload({"h200-0-abc": 2}, count=2)
     world = World(pool(), machine(), node(), job(2, 2, False), one, pod("a", "h200-0-abc", "Running"))
     assert world.used(GPU) == 4
-    assert world.fleet.usage == {("t", "H200"): 4}
+    assert world.fleet.use.devices == {("t", "H200"): 4}
     world.see(pod("a", "h200-0-abc", "Succeeded"), 3)
     assert world.see(job(2, 2, False, succeeded=1), 9)
     assert world.used(GPU) == 2
@@ -138,7 +138,7 @@ def test_pods_that_outlive_their_workload_still_take_room() -> None:
     world.stores.forget(job())
     world.stores.forget(one)
     world.feed.refresh()
-    assert world.fleet.usage == {}
+    assert world.fleet.use.devices == {}
     assert world.used(GPU) == 2
     world.stores.forget(pod("a"))
     world.feed.refresh()
@@ -186,7 +186,7 @@ def test_a_restart_finds_the_same_fleet() -> None:
         grown.stores.observe(one)
         grown.feed.refresh()
     fresh = World(*reversed([*objects, *pods]))
-    assert grown.fleet.usage == fresh.fleet.usage
+    assert grown.fleet.use.devices == fresh.fleet.use.devices
     assert grown.used(GPU) == fresh.used(GPU) == 4
     assert grown.fleet.workloads == fresh.fleet.workloads
 

@@ -345,7 +345,7 @@ def test_other_extended_resources_are_not_devices() -> None:
     decided, _ = plan(made, Memory(), 0.0)
     assert len(decided.admissions) == 1
     apply(made, decided)
-    assert made.usage["aurora", "H200"] == 8
+    assert made.use.devices["aurora", "H200"] == 8
 
 
 def test_a_gang_of_two_shapes_is_placed_together_or_not_at_all() -> None:

@@ -35,7 +35,7 @@ def test_no_node_is_overcommitted_no_gang_split_no_quota_exceeded(jobs, nodes: i
         decided, memory = plan(made, memory, float(step))
         apply(made, decided)
         assert (made.table.used <= made.table.allocatable).all()
-        assert all(used <= quota for used in made.usage.values())
+        assert all(used <= quota for used in made.use.devices.values())
         for workload in made.workloads.values():
             placed = sum(count for _, _, count in workload.placements)
             assert placed == (workload.pod_sets[0].count if workload.admitted else 0)
@@ -62,8 +62,8 @@ def test_no_tenant_within_its_nominal_waits_for_room_that_a_later_borrower_got(j
         made.upsert_workload(job(f"j{index}", 1, 4, tenant=owner, created_at=float(index)))
     decided, _ = plan(made, Memory(), 0.0)
     apply(made, decided)
-    if made.usage.get(("b", "H200"), 0) > 8 and any(one.tenant == "a" for one in made.pending.values()):
-        assert made.usage["a", "H200"] == 16
+    if made.use.devices.get(("b", "H200"), 0) > 8 and any(one.tenant == "a" for one in made.pending.values()):
+        assert made.use.devices["a", "H200"] == 16
 
 
 @given(JOBS, st.integers(0, 4), st.integers(0, 40))
@@ -145,10 +145,11 @@ def test_incremental_state_equals_the_state_from_scratch(events) -> None:
     for workload in made.workloads.values():
         fresh.upsert_workload(workload)
     fresh.upsert_pool(where)
-    assert made.usage == fresh.usage
+    assert made.use.devices == fresh.use.devices
     assert made.pending == fresh.pending
-    assert made.holders == fresh.holders
-    assert made.homeless == fresh.homeless
+    for name in made.nodes.keys() | made.claims.homeless:
+        assert sorted(made.claims.holders(name)) == sorted(fresh.claims.holders(name))
+    assert made.claims.homeless == fresh.claims.homeless
     assert made.ready_nodes("h200")[0] == fresh.ready_nodes("h200")[0]
     for index in ("coming_of_pool", "going_of_pool", "tainted_of_pool"):
         assert getattr(made, index)["h200"] == getattr(fresh, index)["h200"]
