@@ -11,7 +11,7 @@ import typer
 
 from api.cli.key_options import Output
 from api.cli.output import Format, listing, show
-from crds.errors import InvalidInput
+from crds.errors import InvalidInput, KekkaiError
 from keymgmt.attestation.anchors import anchors_with
 from keymgmt.attestation.collateral.bundle import MAX_BUNDLE_BYTES, Bundle, import_bundle, read_bundle, write_bundle
 from keymgmt.attestation.collateral.cache import CollateralCache
@@ -52,7 +52,12 @@ def list_pieces(
 @collateral.command("fetch")
 def fetch(
     folder: CacheDir,
-    names: Annotated[list[str], typer.Argument(help="Such as intel/tdx/B0C06F000000/platform or amd/crl/Milan.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Such as intel/tdx/B0C06F000000/platform or amd/crl/Milan; all at hand when none is given."
+        ),
+    ] = None,
     service: Annotated[
         list[str], typer.Option(help=f"Other address of a service, NAME=URL; NAME is {', '.join(DEFAULT_SERVICES)}.")
     ] = [],  # noqa: B006
@@ -66,16 +71,24 @@ def fetch(
 
     Refusals of the key service name the piece that was missing. AMD's amd/vcek-chain/PRODUCT
     must be at hand before its amd/crl/PRODUCT. Nothing is kept that is older than what is there.
+    Without names everything at hand is refreshed: run that daily. The exit status is 1 if a
+    piece could not be had; the others are kept.
     """
     cache = _cache(folder, intel_roots)
     fetcher = Fetcher({**DEFAULT_SERVICES, **_services(service)}, timeout=timeout)
     now = datetime.now(UTC)
-    rows = []
-    for name in names:
-        piece = fetcher.fetch(name, now)
-        validity = cache.check(piece)
-        rows.append(_row(piece, validity, now, new=cache.put(piece)))
+    rows, failed = [], False
+    for name in names or cache.names():
+        try:
+            piece = fetcher.fetch(name, now)
+            validity = cache.check(piece)
+            rows.append(_row(piece, validity, now, new=cache.put(piece)))
+        except KekkaiError as error:
+            failed = True
+            rows.append({"name": name, "state": f"{error.problem.reason}: {error}"})
     listing(rows, _COLUMNS, output)
+    if failed:
+        raise typer.Exit(1)
 
 
 @collateral.command("export")

@@ -271,13 +271,34 @@ def test_the_commands(server: Server, vendor: IntelVendor, tmp_path: Path) -> No
     assert [row["sha256"] for row in run("list", folder="two")] == [row["sha256"] for row in run("list")]
 
 
+def test_one_piece_that_cannot_be_had_does_not_keep_the_others_from_being_refreshed(
+    server: Server, vendor: IntelVendor, tmp_path: Path
+) -> None:
+    root = tmp_path / "root.der"
+    root.write_bytes(vendor.root_der)
+    cache = CollateralCache(tmp_path / "cache", vendor.anchors)
+    parts = chain("milan")
+    cache.put(Piece("amd/vcek-chain/Milan", parts["ask"] + parts["ark"], NOW))
+    cache.put(Piece(TDX, vendor.collateral(), NOW))
+    services = {**serve_intel(server, vendor, Levels(evaluation=19)), "amd-kds": server.url}
+    options = [word for name, url in services.items() for word in ("--service", f"{name}={url}")]
+    shared = ["--dir", str(cache.folder), "--intel-root", str(root), "-o", "json"]
+    result = CliRunner().invoke(cli, ["fetch", *shared, *options])
+    assert result.exit_code == 1
+    states = {row["name"]: row["state"] for row in json.loads(result.stdout)}
+    assert states["amd/vcek-chain/Milan"].startswith("CollateralUnavailable")
+    assert states[TDX].endswith("kept")
+    kept = cache.get(TDX)
+    assert kept is not None
+    assert cache.check(kept).sequence == 19
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["export", "--out", "x"], "nothing to export"),
         (["import", "missing.json"], "cannot be read"),
         (["fetch", "--service", "amd=x", "amd/crl/Milan"], "NAME=URL"),
-        (["fetch", "amd/crl/Rome"], "names no collateral"),
         (["list", "--intel-root", "missing.der"], "not a certificate"),
     ],
 )
