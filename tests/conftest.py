@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from local.controlplane import ControlPlane
+
+# How long an example takes says nothing on a machine that runs other things too.
+settings.register_profile("kekkai", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kekkai")
 
 ROOT = Path(__file__).resolve().parents[1]
 
