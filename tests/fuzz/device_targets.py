@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 
 from keymgmt.attestation import eventlog
 from keymgmt.attestation.azure import parse_hcl_report
@@ -23,9 +24,8 @@ FORMATS = SHARED / "vectors" / "formats"
 SHA384 = 0x0C
 
 
-def _opaque(data: bytes) -> None:
-    for switch in (False, True):
-        parse_opaque(data, switch=switch).as_config()
+def _opaque(*, switch: bool) -> Callable[[bytes], object]:
+    return lambda data: parse_opaque(data, switch=switch).as_config()
 
 
 def _event_log(data: bytes) -> None:
@@ -49,15 +49,16 @@ def targets() -> list[Target]:
     chain = (NVIDIA / "hopper_cert_chain_case1.txt").read_bytes()
     vendor = Vendor()
     answer = ocsp_answer(vendor.family, vendor.root, vendor.root_key, vendor.root)
-    azure = tuple((AZURE / name).read_bytes() for name in ("evidence-v1.json", "evidence-v2.json"))
+    azure = (AZURE / "evidence-v2.json").read_bytes()
     signed = (AZURE / "tpm-quote.sig").read_bytes()
     signature = b"\x00\x14\x00\x0b" + len(signed).to_bytes(2, "big") + signed
-    logs = [(SHARED / "vectors" / "eventlog" / f"CCEL_data_{name}").read_bytes() for name in ("ovmf", "grub")]
+    log = (SHARED / "vectors" / "eventlog" / "CCEL_data_ovmf").read_bytes().rstrip(b"\xff")
     results = tuple(path.read_bytes() for path in sorted(FORMATS.glob("ear-claims*.json")))
-    additional = json.dumps({"nvidia": {"device_evidence_list": json.loads(sdk[1])}}).encode()
+    additional = b'{"nvidia": {"device_evidence_list": [{"arch": "LS10", "evidence": "AA==", "certificate": "AA=="}]}}'
     return [
         Target("nvidia-report", parse_report, (gpu, switch)),
-        Target("nvidia-opaque-data", _opaque, opaque),
+        Target("gpu-opaque-data", _opaque(switch=False), (opaque[0],)),
+        Target("switch-opaque-data", _opaque(switch=True), (opaque[1],)),
         Target("nvidia-evidence", of_json(parse_evidence), tuple(sdk)),
         Target("nvidia-certificates", build_chain, (chain,)),
         Target("dice-device-id", parse_composite_device_id, (composite_device_id(bytes.fromhex("3076") + bytes(118)),)),
@@ -67,8 +68,8 @@ def targets() -> list[Target]:
         Target("additional-evidence", lambda data: parse_additional_evidence(data.decode("latin-1")), (additional,)),
         Target("tpm-quote", parse_quote, ((AZURE / "tpm-quote.msg").read_bytes(),)),
         Target("tpm-signature", parse_signature, (signature,)),
-        Target("azure-evidence", of_json(parse_azure_evidence), azure),
+        Target("azure-evidence", of_json(parse_azure_evidence), (azure,)),
         Target("hcl-report", parse_hcl_report, ((AZURE / "hcl-report.bin").read_bytes(),)),
-        Target("event-log", _event_log, tuple(log.rstrip(b"\xff") for log in logs)),
+        Target("event-log", _event_log, (log,)),
         Target("attestation-result", of_json(_ear), results),
     ]

@@ -207,7 +207,7 @@ def test_another_nonce_chain_or_architecture_is_refused() -> None:
 
 
 @given(st.integers(0, len(HOPPER) * 8 - 1))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_bit_flip_of_a_report_is_refused(position: int) -> None:
     flipped = bytearray(HOPPER)
     flipped[position // 8] ^= 1 << position % 8
@@ -215,7 +215,7 @@ def test_every_bit_flip_of_a_report_is_refused(position: int) -> None:
 
 
 @given(st.integers(0, 4), st.integers(0, 12000))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_bit_flip_of_a_certificate_is_refused(number: int, position: int) -> None:
     ders = [x509.load_pem_x509_certificate(one).public_bytes(Encoding.DER) for one in PEMS]
     flipped = bytearray(ders[number])

@@ -172,7 +172,7 @@ def test_loose_quotes_of_the_vectors() -> None:
 
 
 @given(st.integers(0, 160 * 8))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_bit_flip_of_a_quote_is_refused(position: int) -> None:
     found = evidence("evidence-genoa.json")
     flipped = bytearray(found.message)
