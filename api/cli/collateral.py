@@ -46,7 +46,13 @@ def list_pieces(
     """
     cache = _cache(folder, intel_roots)
     now = datetime.now(UTC)
-    listing([_row(piece, cache.check(piece), now) for piece in cache.pieces()], _COLUMNS, output)
+    rows = []
+    for piece in cache.pieces():
+        try:
+            rows.append(_row(piece, cache.check(piece), now))
+        except KekkaiError as error:  # altered since it was kept, or its root is no longer trusted
+            rows.append({"name": piece.name, "state": f"{error.problem.reason}: {error}"})
+    listing(rows, _COLUMNS, output)
 
 
 @collateral.command("fetch")
