@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 
 class Format(StrEnum):
@@ -24,9 +24,11 @@ def show(document: Mapping[str, Any], form: Format, *, title: str = "") -> None:
     if form is Format.json:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    table = Table("field", "value", title=title or None, show_header=False, box=None, title_justify="left")
-    for name, value in document.items():
-        table.add_row(name, _text(value))
+    # Digests and keys are there to be copied: on a narrow terminal they are folded, never cut.
+    value = Column("value", overflow="fold")
+    table = Table("field", value, title=title or None, show_header=False, box=None, title_justify="left")
+    for name, field in document.items():
+        table.add_row(name, _text(field))
     Console(soft_wrap=True).print(table)
 
 
@@ -35,7 +37,7 @@ def listing(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], form: For
     if form is Format.json:
         typer.echo(json.dumps(list(rows), indent=2, ensure_ascii=False))
         return
-    table = Table(*columns, box=None)
+    table = Table(*(Column(name, overflow="fold") for name in columns), box=None)
     for row in rows:
         table.add_row(*(_text(row.get(column, "")) for column in columns))
     Console(soft_wrap=True).print(table)
