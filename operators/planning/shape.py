@@ -1,42 +1,35 @@
-"""What an object asks of the queue, or why it cannot be queued."""
+"""Kept for its importers: `scheduler.objects.shape`, which the command line reads too."""
 
-from __future__ import annotations
+from scheduler.objects.shape import (
+    GROUP_INCOMPLETE,
+    INVALID_KEYS,
+    INVALID_PRIORITY,
+    INVALID_RESOURCES,
+    INVALID_SETTING,
+    NOT_GATED,
+    NOTHING_TO_RUN,
+    RUN_BY_ANOTHER,
+    RUNTIME_CLASS_NOT_FOUND,
+    TOO_MANY_SHAPES,
+    UNSUPPORTED_PLACEMENT,
+    Object,
+    Refused,
+    Shape,
+)
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from scheduler import Reason
-
-Object = Mapping[str, Any]
-
-NOT_GATED = "NotGated"
-UNSUPPORTED_PLACEMENT = "UnsupportedPlacement"
-RUNTIME_CLASS_NOT_FOUND = "RuntimeClassNotFound"
-INVALID_PRIORITY = "InvalidPriority"
-INVALID_RESOURCES = "InvalidResources"
-INVALID_KEYS = "InvalidKeys"
-INVALID_SETTING = "InvalidSetting"
-NOTHING_TO_RUN = "NothingToRun"
-RUN_BY_ANOTHER = "RunByAnother"
-TOO_MANY_SHAPES = "TooManyShapes"
-GROUP_INCOMPLETE = "GroupIncomplete"
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The part of a Workload's spec that is derived from the object it stands for, in wire form."""
-
-    pod_sets: list[dict[str, Any]] = field(default_factory=list)
-    priority: int = 0
-    keys: list[dict[str, str]] = field(default_factory=list)
-    refusal: Reason | None = None
-    settings: dict[str, Any] = field(default_factory=dict)  # further fields of the spec, only those that are given
-
-
-class Refused(Exception):
-    """The object cannot be queued as it is."""
-
-    def __init__(self, code: str, message: str, nearest: str) -> None:
-        super().__init__(message)
-        self.reason = Reason(code, message, nearest)
+__all__ = [
+    "GROUP_INCOMPLETE",
+    "INVALID_KEYS",
+    "INVALID_PRIORITY",
+    "INVALID_RESOURCES",
+    "INVALID_SETTING",
+    "NOTHING_TO_RUN",
+    "NOT_GATED",
+    "RUNTIME_CLASS_NOT_FOUND",
+    "RUN_BY_ANOTHER",
+    "TOO_MANY_SHAPES",
+    "UNSUPPORTED_PLACEMENT",
+    "Object",
+    "Refused",
+    "Shape",
+]
