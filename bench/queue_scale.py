@@ -6,7 +6,7 @@
 means a gang of 20. Each Workload stands for an object of a foreign kind (`spec.ref`): the operators admit it, and
 this process, the foreign controller, creates it, waits its run time and reports Finished. The API server, etcd and
 the operators run for real; the controller manager and kwok only until the nodes and namespaces are ready, since
-Kueue's test runs none.
+Kueue's test runs none. Both controllers use tokens of their ServiceAccounts, as they do in a cluster.
 
     python bench/queue_scale.py [--per-queue 500] [-o json]
 """
@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -40,7 +41,7 @@ API = "kekkai.dev/v1alpha1"
 GPU = "nvidia.com/gpu"
 COHORTS, QUEUES, NODES = 5, 6, 15
 NOMINAL, BORROW = 20, 100
-RUNNER = "foreign-controller"
+SYSTEM, RUNNER = "kekkai-system", "foreign-controller"
 WORKLOADS = RESOURCES["Workload"]
 
 
@@ -106,9 +107,10 @@ def setup_objects() -> list[dict[str, Any]]:
             "kind": "ClusterRole",
             "name": "kekkai-external-controller",
         },
-        "subjects": [{"kind": "User", "name": RUNNER, "apiGroup": "rbac.authorization.k8s.io"}],
+        "subjects": [{"kind": "ServiceAccount", "name": RUNNER, "namespace": SYSTEM}],
     }
-    return [*out, binding]
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": RUNNER, "namespace": SYSTEM}}
+    return [*out, account, binding]
 
 
 def workload(tenant: str, of: Class, index: int) -> dict[str, Any]:
@@ -149,12 +151,13 @@ class Foreign:
             return
         key = (new["metadata"]["namespace"], new["metadata"]["name"])
         if is_true(new, "Evicted"):
-            self.evictions += 1
+            if key in self.admitted and not is_true(new, "Finished"):
+                self.evictions += 1
+                del self.admitted[key]
+                self._spawn(self._report(key, "PodsReady", "False", "Stopped"))
         elif key not in self.admitted:
             self.admitted[key] = time.monotonic()
-            heapq.heappush(
-                self._running, (self.admitted[key] + BY_NAME[new["metadata"]["labels"]["class"]].runtime, key)
-            )
+            heapq.heappush(self._running, (self.admitted[key] + class_of(key).runtime, key))
 
     async def create_all(self, per_queue: float) -> None:
         """Each arrival at its time, or as soon as a connection is free."""
@@ -186,28 +189,37 @@ class Foreign:
         while len(self.ended) < self.total:
             now = time.monotonic()
             while self._running and self._running[0][0] <= now:
-                self._spawn(self._finish(heapq.heappop(self._running)[1]))
+                at, key = heapq.heappop(self._running)
+                if key in self.admitted and self.admitted[key] + class_of(key).runtime <= at:  # else: evicted meanwhile
+                    self._spawn(self._finish(key))
             await asyncio.sleep(0.01)
 
     async def _finish(self, key: tuple[str, str]) -> None:
+        if await self._report(key, "Finished", "True", "Succeeded"):
+            self.ended.setdefault(key, time.monotonic())
+
+    async def _report(self, key: tuple[str, str], kind: str, status: str, reason: str) -> bool:
+        """Set a condition; again when somebody else wrote first. False when it was evicted meanwhile."""
         while True:
             found = self.store.get(key[1], key[0])
             assert found is not None
+            if kind == "Finished" and is_true(found, "Evicted"):
+                return False
             now = timestamp(datetime.now(UTC))
-            end = {"type": "Finished", "status": "True", "reason": "Succeeded", "lastTransitionTime": now}
+            said = {"type": kind, "status": status, "reason": reason, "lastTransitionTime": now}
+            conditions = [one for one in found["status"]["conditions"] if one["type"] != kind]
             meta = {"resourceVersion": found["metadata"]["resourceVersion"]}
-            body = {"metadata": meta, "status": {"conditions": [*found["status"]["conditions"], end]}}
+            body = {"metadata": meta, "status": {"conditions": [*conditions, said]}}
             try:
                 await self._patiently(
                     lambda body=body: self.cluster.merge_patch(WORKLOADS, key[1], body, RUNNER, key[0], "status")
                 )
-                break
+                return True
             except ApiFault as fault:
                 if not fault.conflict:
                     raise
                 self.retries += 1
                 await asyncio.sleep(0.02)
-        self.ended[key] = time.monotonic()
 
     async def _patiently(self, send: Any) -> None:
         while True:
@@ -232,6 +244,10 @@ class Foreign:
 
 
 BY_NAME = {one.name: one for one in CLASSES}
+
+
+def class_of(key: tuple[str, str]) -> Class:
+    return BY_NAME[key[1].split("-")[0]]
 
 
 def progress(text: str) -> None:
@@ -290,7 +306,7 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str) -> dict[str,
         }
         pids["this process"] = os.getpid()
         before, cpu = await requests_of(admin), {name: cpu_seconds(pid) for name, pid in pids.items()}
-        async with await Cluster.connect(plane.kubeconfig_for(RUNNER), connections=64) as mine:
+        async with await Cluster.connect(kubeconfig_of(plane, RUNNER), connections=64) as mine:
             foreign = Foreign(mine, total)
             foreign.store.listen(foreign.observe)
             watch = Watch(mine, foreign.store)
@@ -304,13 +320,17 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str) -> dict[str,
                 profile = await asyncio.create_subprocess_shell(hook, env=env)
             foreign.started = time.monotonic()
             working = asyncio.gather(foreign.create_all(per_queue), foreign.finish_all())
+            last, idle = (0, 0), 0
             while not working.done():
                 await asyncio.sleep(5)
                 at = time.monotonic() - foreign.started
                 made, begun, gone = len(foreign.created), len(foreign.admitted), len(foreign.ended)
                 progress(f"{at:4.0f} s: {made} created, {begun} admitted, {gone} finished")
-                if at > 1200 or watching.done():
-                    raise SystemExit("it does not come to an end")
+                idle = 0 if (begun, gone) != last else idle + 1
+                last = begun, gone
+                if idle >= 12 or watching.done():
+                    left = [one for one in foreign.store if not is_true(one, "Finished")]
+                    raise SystemExit(f"it does not come to an end: {json.dumps(left[:3], indent=1)}")
             await working
             watching.cancel()
             if profile is not None:
@@ -318,12 +338,10 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str) -> dict[str,
         after = await requests_of(admin)
         seconds = max(foreign.ended.values()) - foreign.started
         writes = after - before
-        held = sum(
-            BY_NAME[key[1].split("-")[0]].devices * (foreign.ended[key] - at) for key, at in foreign.admitted.items()
-        )
+        held = sum(class_of(key).devices * (foreign.ended[key] - at) for key, at in foreign.admitted.items())
         waits: dict[str, list[float]] = defaultdict(list)
         for key, at in foreign.admitted.items():
-            waits[key[1].split("-")[0]].append(at - foreign.created[key])
+            waits[class_of(key).name].append(at - foreign.created[key])
         used = {name: cpu_seconds(pid) - cpu[name] for name, pid in pids.items()}
         return {
             "workloads": total,
@@ -341,9 +359,19 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str) -> dict[str,
         }
 
 
+def kubeconfig_of(plane: ControlPlane, account: str) -> Path:
+    """A kubeconfig with a token of this ServiceAccount."""
+    token = plane.kubectl("create", "token", account, "-n", SYSTEM, "--duration=24h").stdout.strip()
+    found = yaml.safe_load(plane.admin_kubeconfig.read_text())
+    found["users"][0]["user"] = {"token": token}
+    path = plane.data_dir / f"{account}-token.kubeconfig"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(found))
+    return path
+
+
 def start_operators(plane: ControlPlane, profile: Path | None) -> None:
-    groups = ("system:serviceaccounts", f"system:serviceaccounts:{OPERATOR_USER.split(':')[2]}")
-    kubeconfig = plane.kubeconfig_for(OPERATOR_USER, groups)
+    kubeconfig = kubeconfig_of(plane, OPERATOR_USER.rpartition(":")[2])
     python = [sys.executable, *(["-m", "cProfile", "-o", str(profile)] if profile else []), "-m", "operators"]
     plane.supervisor.spawn("operators", [*python, f"--kubeconfig={kubeconfig}"])
 
