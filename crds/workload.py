@@ -280,7 +280,7 @@ class WorkloadStatus(Model):
         default=None, ge=0, description="Of its earlier runs, while spec.maximumRuntimeSeconds holds."
     )
     position: int | None = Field(
-        default=None, ge=1, description="Place among those that wait, 1 is the next; written seldom."
+        default=None, ge=1, description="Place in its tenant's line by priority and age, 1 is the first; written seldom."
     )
     admission_checks: list[CheckState] = Field(
         default_factory=list,

@@ -53,6 +53,7 @@ class Decisions:
     requests: dict[str, MachineRequest] = field(default_factory=dict)
     removals: dict[str, str] = field(default_factory=dict)  # machine → why
     idle: frozenset[str] = frozenset()  # nodes without a use
+    position: Callable[[str], int | None] = lambda key: None  # a workload's place in its tenant's line
     _listeners: dict[str, list[Wake]] = field(default_factory=dict)
     telling: Telling = field(init=False)  # puts reasons into `waiting`
 

@@ -20,6 +20,7 @@ from operators.planning.family import Family
 from operators.planning.holding import admitted_places, held
 from operators.planning.outlook import shut_out
 from operators.planning.ownership import governing_workload, owning_job, runs_elsewhere
+from operators.planning.position import position
 from operators.runtime import Stores
 from scheduler import Fleet, MachineState, WorkloadState
 
@@ -58,6 +59,7 @@ class Feed:
         for kind, store in stored.items():
             store.listen(getattr(self, f"_on_{kind.lower()}"))
         self.family.listen(self._on_root)
+        decisions.position = lambda key: position(self.fleet, key)
 
     # Events only mark.
 

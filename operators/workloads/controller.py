@@ -122,6 +122,7 @@ class WorkloadController:
             admitted=self.decisions.admissions.get(key),
             eviction=self.decisions.evictions.get(key),
             waiting=self.decisions.waiting.get(key, ()),
+            position=lambda: self.decisions.position(key),
             node_exists=lambda node: self.nodes.get(node) is not None,
             now=datetime.now(UTC),
             name_taken=job is None and self.jobs.get(workload["metadata"]["name"], namespace) is not None,

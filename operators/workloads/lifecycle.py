@@ -59,6 +59,7 @@ class View:
     node_exists: Callable[[str], bool]
     now: datetime
     kind: QueuedKind = BATCH_JOB  # of `job`, which is the object that is governed, whatever its kind
+    position: Callable[[], int | None] = lambda: None  # in its tenant's line
     name_taken: bool = False  # a Job that it did not make has the name of the one it would make
 
 
@@ -261,6 +262,10 @@ def _wait(view: View) -> Outcome:
     before = find((view.workload.get("status") or {}).get("conditions"), ADMITTED)
     changed = before is None or before["reason"] != first.code
     quiet = first.code in {QUEUED, JOB_MISSING}
+    old, wire = view.workload.get("status") or {}, status.wire()
+    # A place that alone has changed is not worth a write: thousands would be written for each that leaves the line.
+    same = all(old.get(name) == value for name, value in wire.items())
+    status.position = old.get("position") if same else view.position()
     return Outcome(status.wire(), suspend=True, event=first if changed and not quiet else None)
 
 

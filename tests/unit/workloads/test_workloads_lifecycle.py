@@ -175,3 +175,20 @@ def test_a_job_of_the_same_name_that_it_did_not_make_is_named_as_the_reason() ->
     one["spec"] = {**one["spec"], "ref": None, "job": {"spec": {}}}
     outcome = decide(replace(view(one), job=None, name_taken=True))
     assert condition(outcome, "Admitted") == ("False", "JobNameTaken")
+
+
+def test_the_place_in_the_line_is_written_with_other_news_only() -> None:
+    why = Reason("QuotaExceeded", "tenant t uses 8 of 8", "wait")
+    one = workload()
+    first = decide(view(one, waiting=(why,), position=lambda: 7))
+    assert first.status is not None
+    assert first.status["position"] == 7
+    one["status"] = first.status
+    same = decide(view(one, waiting=(why,), position=lambda: 3))
+    assert same.status == first.status
+    other = decide(view(one, waiting=(replace(why, message="tenant t uses 6 of 8"),), position=lambda: 3))
+    assert other.status is not None
+    assert other.status["position"] == 3
+    started = decide(view(one, admitted=decision(one, "x"), position=lambda: 1))
+    assert started.status is not None
+    assert "position" not in started.status
