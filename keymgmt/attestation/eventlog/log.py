@@ -26,6 +26,7 @@ MAX_EVENT_BYTES: Final = 1 << 18
 MAX_ALGORITHMS: Final = 8
 MAX_REGISTER: Final = 31
 _SIGNATURE: Final = b"Spec ID Event03\0"
+_STARTUP_LOCALITY: Final = b"StartupLocality\0"
 _HEADER_BYTES: Final = 32  # TCG_PCR_EVENT up to its data
 _SPEC_ID_BYTES: Final = 28  # TCG_EfiSpecIdEvent up to the algorithms
 _ENDS: Final = (bytes(8), b"\xff" * 8)
@@ -137,7 +138,9 @@ def replay(log: EventLog, algorithm: int) -> dict[int, bytes]:
     """Register values that the log's digests of `algorithm` give: register → value.
 
     Registers start at zero and each record extends one: new = H(old ‖ digest). EV_NO_ACTION
-    records are not extended. Raises EventLogAlgorithmUnsupported.
+    records are not extended; one of them, StartupLocality, says that a TPM was started from
+    another locality, in which case PCR 0 begins with that number in its last byte. Raises
+    EventLogAlgorithmUnsupported.
     """
     known = ALGORITHMS.get(algorithm)
     if known is None or not known.hashlib or algorithm not in log.algorithms:
@@ -145,6 +148,8 @@ def replay(log: EventLog, algorithm: int) -> dict[int, bytes]:
     registers: dict[int, bytes] = {}
     for event in log.events:
         if event.kind == NO_ACTION:
+            if event.data.startswith(_STARTUP_LOCALITY) and len(event.data) == len(_STARTUP_LOCALITY) + 1:
+                registers.setdefault(0, event.data[-1:].rjust(known.size, b"\0"))
             continue
         digest = event.digest(algorithm)
         if digest is None:

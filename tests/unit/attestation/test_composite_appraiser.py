@@ -13,10 +13,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ReasonFlags, ocsp
 
 from crds.errors import InvalidInput
-from keymgmt.attestation import AttestationRefused, Tcb, composite, snp_evidence
+from keymgmt.attestation import AttestationRefused, SnpPolicy, Tcb, TrustRoots, composite, snp_evidence
+from keymgmt.attestation.vtpm import PcrPolicy, parse_azure_evidence, verify_azure_cvm
 from keymgmt.broker.appraisal import Appraised, Appraiser, AttestRequest, rule_claims
 from keymgmt.broker.tokens import MAX_TOKEN, TokenKey
 from keymgmt.config import Attestation, NvidiaAppraisal
+from keymgmt.policy.errors import PolicyInvalid
+from keymgmt.policy.rule import compile_rule, evaluate
 from local.hardware.snp.authority import Authority
 from local.hardware.snp.report import ReportFields, sign_report
 from tests.unit.attestation.conftest import vector
@@ -166,6 +169,27 @@ def test_azure_evidence_goes_through_the_vtpm(folders: Path) -> None:
     with pytest.raises(AttestationRefused) as caught:
         service.appraise("az-snp-vtpm", sent, NOW)  # authentic, but the answer to another challenge
     assert (caught.value.problem.reason, caught.value.problem.where) == ("NonceMismatch", "extraData")
+
+
+def test_a_rule_for_azure_names_the_operating_system(folders: Path) -> None:
+    evidence = parse_azure_evidence(json.loads(vector("azure/evidence-genoa.json")))
+    roots = TrustRoots.builtin_amd()
+    authorities = [vector("genoa_ask_ark_asvk.pem")]
+    submod = verify_azure_cvm(evidence, authorities, roots, SnpPolicy(), PcrPolicy(), NOW, None).as_ear_submod()
+    claims = {**composite.rule_claims({"cpu0": submod}), **rule_claims(submod)}
+    assert (claims["tee"], claims["init_data"]) == ("vtpm", evidence.pcrs[8].hex())
+    pcr8, pcr9 = evidence.pcrs[8].hex(), evidence.pcrs[9].hex()
+    paravisor = claims["vtpm"]["snp"]["measurement"]
+
+    def allowed(rule: str) -> bool:
+        return evaluate(f"{rule} && claims.init_data == '{pcr8}'", {"claims": claims}).allowed
+
+    assert allowed(f"claims.vtpm.pcr9 == '{pcr9}' && claims.vtpm.snp.measurement == '{paravisor}'")
+    assert not allowed(f"claims.vtpm.pcr9 == '{'00' * 32}'")
+    # The paravisor's measurement is that of any guest: neither is it a claim of SNP, nor does it suffice.
+    assert not allowed(f"claims.snp.measurement == '{paravisor}'")
+    with pytest.raises(PolicyInvalid):
+        compile_rule(f"claims.vtpm.snp.measurement == '{paravisor}' && claims.init_data == '{pcr8}'")
 
 
 def collateral(folders: Path) -> Path:

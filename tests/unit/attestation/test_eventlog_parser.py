@@ -71,9 +71,18 @@ def test_digests_of_two_algorithms_are_replayed_each() -> None:
 
 
 def test_no_action_events_are_not_extended() -> None:
-    log = parse_log(Log().add(0, kinds.NO_ACTION, b"StartupLocality\0\x03").data)
+    log = parse_log(Log().add(0, kinds.NO_ACTION, b"SP800-155 Event3").data)
     assert replay(log, SHA256) == {}
     assert len(log.events) == 1
+
+
+def test_a_tpm_started_from_another_locality() -> None:
+    log = Log().add(0, kinds.NO_ACTION, b"StartupLocality\0\x03").add(0, kinds.SEPARATOR, bytes(4))
+    digest = hashlib.sha256(bytes(4)).digest()
+    assert replay(parse_log(log.data), SHA256)[0] == hashlib.sha256(bytes(31) + b"\x03" + digest).digest()
+    # Once the register was extended, no event can start it again.
+    late = Log().add(0, kinds.SEPARATOR, bytes(4)).add(0, kinds.NO_ACTION, b"StartupLocality\0\x03")
+    assert replay(parse_log(late.data), SHA256)[0] == hashlib.sha256(bytes(32) + digest).digest()
 
 
 def test_a_record_without_the_digest_cannot_be_replayed() -> None:
