@@ -10,9 +10,9 @@ from scheduler.decision import Admission, Placed
 from scheduler.explain import reasons
 from scheduler.explain.reasons import Reason
 from scheduler.fleet import PoolState, TenantState, WorkloadState
+from scheduler.fleet.rights import Rights
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
-from scheduler.placement.eligibility import Rights
 from scheduler.placement.pool_supply import Placement, PoolSupply
 from scheduler.reserving import Blocked, Book
 
@@ -29,29 +29,29 @@ class Admitting:
         self.admissions: list[Admission] = []
         self.coming: dict[str, Reason] = {}  # workloads that hold room and quota until machines have come
         self._closed_lines: set[tuple[str, Shape]] = set()  # by tenant: its quota is in the way
-        self._live: dict[Rights, set[Shape]] = {}
-        self._seen: dict[Rights, set[Shape]] = {}
-        self._alive = 0
+        self._live: dict[Rights, tuple[set[Shape], set[Shape]]] = {}  # (live, all that were looked at)
         self._passed: Counter[tuple[Rights, Shape]] = Counter()
 
     # What is still open; see `scheduler.queueing.order.Openings`
 
     @property
-    def any_live(self) -> bool:
-        return self._alive > 0
+    def any_left(self) -> bool:
+        return True
 
     def live(self, name: str, shapes: KeysView[Shape]) -> Set[Shape]:
         tenant = self.scratch.fleet.tenants.get(name)
         if tenant is None or tenant.hold:
             return _NOTHING
-        rights = self.scratch.rights(tenant)
-        live, seen = self._live.setdefault(rights, set()), self._seen.setdefault(rights, set())
+        rights = self.scratch.fleet.rights.of[name]
+        known = self._live.get(rights)
+        if known is None:
+            known = self._live[rights] = (set(), set())
+        live, seen = known
         if not shapes <= seen:
             for shape in shapes - seen:
                 seen.add(shape)
                 if self._may_start(rights, shape):
                     live.add(shape)
-                    self._alive += 1
         return live
 
     def closed(self, tenant: str, shape: Shape) -> bool:
@@ -70,9 +70,9 @@ class Admitting:
         return self._book.holds(pool.name) or self.scratch.may_have_room(pool, shape, ask)
 
     def _close(self, rights: Rights, shape: Shape) -> None:
-        if shape in self._live[rights]:
-            self._live[rights].discard(shape)
-            self._alive -= 1
+        live, _ = self._live[rights]
+        if shape in live:
+            live.discard(shape)
 
     def is_decided(self, key: str) -> bool:
         """Whether it has been admitted, or holds room on machines that are coming."""
@@ -148,7 +148,7 @@ class Admitting:
 
     def _blocked(self, workload: WorkloadState, ask: Ask) -> Blocked:
         priority = self.scratch.fleet.priority_of(workload)
-        return Blocked(workload.key, workload.uid, priority, ask, workload.max_runtime)
+        return Blocked(workload.key, workload.uid, priority, ask, workload.max_runtime, workload.created_at)
 
     def _admit(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Placement) -> None:
         self.scratch.charge(workload.tenant, ask, have.pool)

@@ -50,7 +50,7 @@ class Claiming:
     # Openings
 
     @property
-    def any_live(self) -> bool:
+    def any_left(self) -> bool:
         return self._searches < _SEARCHES
 
     def live(self, name: str, shapes: KeysView[Shape]) -> Set[Shape]:
@@ -140,6 +140,6 @@ class Claiming:
             scratch.entitlements.charge(tenant, victim.accelerator, -scratch.fleet.use.of(key))
             self.evictions.append(Eviction(key, reasons.preempted(workload.key, workload.tenant, why)))
         scratch.entitlements.charge(workload.tenant, accelerator, ask.devices)
-        blocked = Blocked(workload.key, workload.uid, claim.priority, ask, workload.max_runtime)
+        blocked = Blocked(workload.key, workload.uid, claim.priority, ask, workload.max_runtime, workload.created_at)
         self._book.nominate(blocked, found.pool, found.assignment, gone[0][0] if gone else "")
         self.evicting[workload.key] = len(gone), gone[0][0] if gone else ""

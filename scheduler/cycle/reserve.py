@@ -9,8 +9,8 @@ from __future__ import annotations
 from scheduler.cycle.admit import Admitting
 from scheduler.cycle.scratch import Scratch
 from scheduler.fleet import WorkloadState
+from scheduler.fleet.rights import Rights
 from scheduler.fleet.shape import Shape
-from scheduler.placement.eligibility import Rights
 from scheduler.reserving import Blocked, Book
 
 DEPTH = 8  # workloads that hold a reservation at one time
@@ -29,9 +29,9 @@ class Reserving:
         """Give reservations until there are `DEPTH`."""
         backlog, looks = self._scratch.fleet.backlog, 0
         for priority in sorted(backlog.ages, reverse=True):
-            for _, key in backlog.ages[priority]:
+            for created_at, key in backlog.ages[priority]:
                 looks += 1
-                if looks > _LOOKS or not self._book.has_place(priority):
+                if looks > _LOOKS or not self._book.has_place((-priority, created_at, key)):
                     return
                 if not self._admitting.is_decided(key) and self._book.of(key) is None:
                     self._reserve(self._scratch.fleet.workloads[key], priority)
@@ -58,6 +58,6 @@ class Reserving:
         if not allowed:
             self._refused.add((tenant.name, shape))
             return
-        blocked = Blocked(workload.key, workload.uid, priority, ask, workload.max_runtime)
+        blocked = Blocked(workload.key, workload.uid, priority, ask, workload.max_runtime, workload.created_at)
         if self._book.reserve(blocked, allowed) is None:
             self._never.add((rights, shape))

@@ -14,7 +14,7 @@ from scheduler.placement.bestfit import Assignment, Ints
 from scheduler.placement.pool_supply import Placement, PoolSupply
 from scheduler.reserving.backfill import ends_before
 from scheduler.reserving.holds import Held, needed
-from scheduler.reserving.reservation import Basis, Hold, Reservation, Reservations
+from scheduler.reserving.reservation import Basis, Hold, Rank, Reservation, Reservations
 from scheduler.reserving.reserve import Spot, reserve
 from scheduler.reserving.timeline import Timeline
 from scheduler.running.room import adjust, by_row
@@ -24,20 +24,31 @@ PATIENCE = 600.0  # seconds for which a workload waits for its victims to go bef
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """A workload that is to be placed or, failing that, to wait. `runtime`: seconds at most, 0 when unknown."""
+    """A workload that is to be placed or, failing that, to wait.
+
+    `runtime`: seconds at most, 0 when unknown. `created_at`: of equal priority the older is not
+    held up by what is reserved for the younger, in whatever order they are asked about, so that
+    none starves.
+    """
 
     workload: str
     uid: str
     priority: int
     ask: Ask
     runtime: float = 0.0
+    created_at: float = 0.0
+
+    @property
+    def rank(self) -> Rank:
+        """As `Reservation.rank`."""
+        return -self.priority, self.created_at, self.workload
 
 
 class Book:
     """Scratch state of one plan.
 
     Holds are taken off what is free in the supplies, so that every placement minds them,
-    growth included. Higher priority does not mind the holds of lower.
+    growth included. Nobody minds the holds of those that rank after it: lower priorities, and younger ones.
     """
 
     def __init__(
@@ -58,14 +69,12 @@ class Book:
         self._withheld = {name: np.zeros_like(self._free(name)) for name in timelines}
         self._nominated: dict[str, Reservation] = {}  # of this plan; their room is off the supply already
         self._since: dict[str, float] = {}
-        self._turn: dict[str, int] = {}  # in the order in which they were given one
         self._misses: set[tuple[str, Shape, int, frozenset[str]]] = set()
         for one in kept:
             ask = asks(one.workload, one.uid)
             if ask is None:
                 continue
             self._since[one.workload] = one.since
-            self._turn[one.workload] = len(self._turn)
             held = self._of_nodes(one, ask) if one.pool in timelines else None
             if held is not None:
                 self._held[one.pool][one.workload] = held
@@ -87,8 +96,8 @@ class Book:
     def place(self, blocked: Blocked, pool: str, limit: int) -> Placement | None:
         """`PoolSupply.place`, without delaying a reservation; the workload's own is dropped when it succeeds.
 
-        First on room that nobody holds, then on its own, on that of lower priorities, and on
-        room that is held for a time when this workload will have ended.
+        First on room that nobody holds, then on its own, on that of lower priorities and of
+        younger ones, and on room that is held for a time when this workload will have ended.
         """
         supply, own = self._timelines[pool].room.supply, self._find(blocked.workload)
         placed = supply.place(blocked.ask, limit)
@@ -98,7 +107,7 @@ class Book:
                 key
                 for key, held in self._held[pool].items()
                 if key == blocked.workload
-                or held.reservation.priority < blocked.priority
+                or held.reservation.rank > blocked.rank
                 or ends_before(held, duration, self._now)
             )
             miss = (pool, blocked.ask.shape, limit, lifted)
@@ -116,7 +125,7 @@ class Book:
         """Reserve for a workload that could not be placed, in the pool where it starts first.
 
         None when it would fit in none of them even with all gone that runs, or when as many
-        as `depth` of its priority or above have a reservation already. One that waits for
+        `depth` that rank before it have a reservation already. One that waits for
         its victims to go keeps what it has.
         """
         own = self._find(blocked.workload)
@@ -124,7 +133,7 @@ class Book:
             return self._nominated[blocked.workload]
         if own is not None and own.reservation.basis.kind == "evicts" and self._now - own.start < PATIENCE:
             return own.reservation
-        if own is None and not self.has_place(blocked.priority):
+        if own is None and not self.has_place(blocked.rank):
             return None
         best: Spot | None = None
         for name in pools:
@@ -132,7 +141,7 @@ class Book:
             others = [
                 held
                 for key, held in self._held[name].items()
-                if key != blocked.workload and held.reservation.priority >= blocked.priority
+                if key != blocked.workload and held.reservation.rank < blocked.rank
             ]
             free = self._free(name) + self._withheld[name]
             spot = reserve(blocked.ask, self._timelines[name], free, others, mine)
@@ -142,7 +151,7 @@ class Book:
         self.drop(blocked.workload)
         if best is None:
             return None
-        self._make_place(blocked.priority)
+        self._make_place(blocked)
         rows, amounts = by_row(blocked.ask, best.assignment)
         made = self._reservation(blocked, best.pool, best.assignment, best.start, best.basis)
         self._held[best.pool][blocked.workload] = Held(made, rows, amounts)
@@ -152,7 +161,7 @@ class Book:
     def nominate(self, blocked: Blocked, pool: str, assignment: Assignment, victim: str) -> Reservation:
         """Note where a workload goes for which others are evicted (`Candidates.commit` took the room)."""
         self.drop(blocked.workload)
-        self._make_place(blocked.priority)
+        self._make_place(blocked)
         made = self._reservation(blocked, pool, assignment, self._now, Basis("evicts", victim))
         self._nominated[blocked.workload] = made
         return made
@@ -165,10 +174,10 @@ class Book:
                 self._apply(name)
 
     def reservations(self) -> Reservations:
-        """What must last until the next plan, the oldest first."""
+        """What must last until the next plan, by rank."""
         made = [held.reservation for name in sorted(self._held) for held in self._held[name].values()]
         made.extend(self._nominated.values())
-        return Reservations(tuple(sorted(made, key=lambda one: (-one.priority, self._turn[one.workload]))))
+        return Reservations(tuple(sorted(made, key=lambda one: one.rank)))
 
     def _reservation(
         self, blocked: Blocked, pool: str, assignment: Assignment, start: float | None, basis: Basis
@@ -176,9 +185,17 @@ class Book:
         names = self._timelines[pool].room.supply.names
         holds = sorted(Hold(names[row], blocked.ask.pods[at].pod_set.name, count) for at, row, count in assignment)
         since = self._since.setdefault(blocked.workload, self._now)
-        self._turn.setdefault(blocked.workload, len(self._turn))
         return Reservation(
-            blocked.workload, blocked.uid, pool, tuple(holds), start, basis, blocked.priority, blocked.runtime, since
+            blocked.workload,
+            blocked.uid,
+            pool,
+            tuple(holds),
+            start,
+            basis,
+            blocked.priority,
+            blocked.runtime,
+            since,
+            blocked.created_at,
         )
 
     def _of_nodes(self, kept: Reservation, ask: Ask) -> Held | None:
@@ -204,24 +221,20 @@ class Book:
     def _find(self, workload: str) -> Held | None:
         return next((held[workload] for held in self._held.values() if workload in held), None)
 
-    def has_place(self, priority: int) -> bool:
-        """Whether a workload of this priority could be given a reservation."""
-        return len(self) < self._depth or self._least(priority) is not None
+    def has_place(self, rank: Rank) -> bool:
+        """Whether a workload of this rank could be given a reservation."""
+        return len(self) < self._depth or self._last_after(rank) is not None
 
-    def _make_place(self, priority: int) -> None:
-        least = self._least(priority)
-        if len(self) >= self._depth and least is not None:
-            self.drop(least)
+    def _make_place(self, blocked: Blocked) -> None:
+        last = self._last_after(blocked.rank)
+        if len(self) >= self._depth and last is not None:
+            self.drop(last)
 
-    def _least(self, priority: int) -> str | None:
-        """The last reservation of a lower priority."""
-        lower = [
-            (held.reservation.priority, -self._turn[key], key)
-            for pool in self._held.values()
-            for key, held in pool.items()
-            if held.reservation.priority < priority
-        ]
-        return min(lower)[2] if lower else None
+    def _last_after(self, rank: Rank) -> str | None:
+        """Whose reservation ranks last, if that is after `rank`."""
+        ranks = [held.reservation.rank for pool in self._held.values() for held in pool.values()]
+        last = max(ranks, default=rank)
+        return last[2] if last > rank else None
 
     def _apply(self, name: str, lifted: frozenset[str] = frozenset()) -> None:
         """Take off the supply what the reservations need, but for those that are lifted."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+Rank = tuple[int, float, str]  # -priority, age, key
 Kind = Literal["free", "ends", "drains", "evicts"]
 
 
@@ -38,7 +39,7 @@ class Reservation:
 
     `start`: seconds since the epoch, estimated; None when it cannot be known. `runtime`: seconds
     that it will run at most, 0 when unknown. `since`: when the workload was first given a
-    reservation. `uid` tells a workload from another of its name.
+    reservation; `created_at`: of the workload. `uid` tells it from another of its name.
     """
 
     workload: str
@@ -50,11 +51,17 @@ class Reservation:
     priority: int
     runtime: float
     since: float
+    created_at: float = 0.0
+
+    @property
+    def rank(self) -> Rank:
+        """Of two reservations the one of lower rank does not mind the other: priority, then age, then the key."""
+        return -self.priority, self.created_at, self.workload
 
 
 @dataclass(frozen=True, slots=True)
 class Reservations:
-    """All that last from one plan to the next, by age."""
+    """All that last from one plan to the next, by rank."""
 
     held: tuple[Reservation, ...] = ()
 

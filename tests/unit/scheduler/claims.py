@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from scheduler import ClassQuota, Fleet, NodeState, PodSet, PoolState, TenantState, WorkloadState
@@ -87,7 +88,11 @@ def run(made: Fleet, workload: WorkloadState, *at: tuple[int, int], **over: obje
 
 
 def used_by(made: Fleet) -> dict[str, int]:
-    return {tenant: devices for (tenant, _), devices in made.usage.items()}
+    used: Counter[str] = Counter()
+    for one in made.workloads.values():
+        each = {pods.name: pods.requests.get(GPU, 0) for pods in one.pod_sets}
+        used[one.tenant] += sum(count * each[name] for name, _, count in one.placements)
+    return dict(used)
 
 
 class Cycle:
