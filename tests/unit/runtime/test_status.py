@@ -1,6 +1,7 @@
 """A status is written only when this manager's own fields differ."""
 
-from operators.runtime.status import differs
+from operators.runtime import Stores
+from operators.runtime.status import differs, patch_status
 
 
 def obj(status: dict, stated: list[str]) -> dict:
@@ -23,3 +24,40 @@ def test_a_field_that_is_no_longer_stated_counts() -> None:
 
 def test_an_object_without_a_status_differs() -> None:
     assert differs({"metadata": {}}, {"mine": 1}, "me")
+
+
+class Recorder:
+    """Stands for the cluster: keeps the patches and answers with the object."""
+
+    def __init__(self) -> None:
+        self.patches: list[dict] = []
+
+    async def merge_patch(self, resource, name, patch, manager, namespace=None, subresource="") -> dict:
+        assert subresource == "status"
+        self.patches.append(patch)
+        return {"kind": "Workload", "metadata": {"name": name, "namespace": namespace, "resourceVersion": "8"}}
+
+
+def workload(status: dict, stated: list[str]) -> dict:
+    found = obj(status, stated)
+    meta = {"name": "w", "namespace": "a", "uid": "u", "resourceVersion": "7", **found["metadata"]}
+    return {"apiVersion": "kekkai.dev/v1alpha1", "kind": "Workload", "metadata": meta, "status": status}
+
+
+async def test_a_patch_says_only_what_differs_about_this_very_version() -> None:
+    cluster, present = Recorder(), {"conditions": [1], "admission": {"a": 1, "b": 2}, "reasons": [3], "theirs": 4}
+    found = workload(present, ["conditions", "admission", "reasons"])
+    wanted = {"conditions": [1], "admission": {"a": 5}}
+    assert await patch_status(cluster, Stores(), found, wanted, "me")
+    assert cluster.patches == [
+        {
+            "metadata": {"resourceVersion": "7", "uid": "u"},
+            "status": {"admission": {"a": 5, "b": None}, "reasons": None},
+        }
+    ]
+
+
+async def test_nothing_is_patched_when_nothing_differs() -> None:
+    cluster = Recorder()
+    assert not await patch_status(cluster, Stores(), workload({"mine": 1, "theirs": 2}, ["mine"]), {"mine": 1}, "me")
+    assert cluster.patches == []
