@@ -4,8 +4,8 @@ Digests are proven by the replay. Text is proven only where a digest covers it; 
 labels an event ("Linux initrd") is the log's word, and the log is written by what booted.
 So `others` lists every event that is not accounted for here: a rule that trusts a label
 must also demand that nothing else was extended that it does not know. Secure Boot and its keys
-are believed only before the separator in their register, which is known by its digest: what
-runs later can extend and log what it likes, but not before that.
+are believed only in a register that firmware alone extends until its separator, and before
+that, which is known by its digest: what runs later can extend and log what it likes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from keymgmt.attestation.eventlog.log import Event, EventLog
 from keymgmt.attestation.refusal import AttestationRefused, refuse
 
 _GLOBAL_VARIABLE: Final = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")  # EFI_GLOBAL_VARIABLE
+_SEPARATORS: Final = (bytes(4), b"\xff" * 4, b"\x01\0\0\0")  # the last one says that an error occurred
+_FIRMWARE_REGISTERS: Final = frozenset({1, 7})  # of CCEL RTMR0; of a TPM PCR 1 and, for Secure Boot, PCR 7
 _KEY_DATABASES: Final = {"PK", "KEK", "db", "dbx"}
 _STUB_SECTIONS: Final = {"linux": "kernel", "cmdline": "kernel_cmdline", "initrd": "initrd"}
 _TAGS: Final = {"LOADED_IMAGE::LoadOptions": "kernel_cmdline", "Linux initrd": "initrd"}
@@ -87,27 +89,18 @@ def boot_claims(log: EventLog, algorithm: int) -> BootClaims:
         raise refuse("EventLogAlgorithmUnsupported", f"no digests of algorithm {algorithm:#x}", where="event_log")
     found: dict[str, list[Measured]] = {}
     others: list[tuple[int, str, bytes]] = []
-    databases: dict[str, str] = {}
-    secure_boot: bool | None = None
     exited = False
     sections: set[str] = set()
-    closed: set[int] = set()
-    separator = hashlib.new(kinds.ALGORITHMS[algorithm].hashlib, bytes(4), usedforsecurity=False).digest()
+    firmware = _FirmwareVariables(algorithm)
     for event, digest in _digests(log, algorithm):
-        variable = None if event.register in closed else _variable(event)
-        if digest == separator:
-            closed.add(event.register)
-        place, text = _place(event, sections)
-        if variable is not None and variable.guid == _GLOBAL_VARIABLE and variable.name == "SecureBoot":
-            # Two values in one log prove neither: then it counts as off.
-            secure_boot = variable.value == b"\x01" if secure_boot is None else False
-        elif variable is not None and variable.name in _KEY_DATABASES and variable.name not in databases:
-            databases[variable.name] = digest.hex()
-        elif place:
+        if firmware.took(event, digest):
+            continue
+        place, text = _place(event, algorithm, sections)
+        if place:
             found.setdefault(place, []).append(Measured(digest, text))
-        elif event.kind == kinds.EFI_ACTION and event.digest_matches_event:
+        elif event.kind == kinds.EFI_ACTION and event.covers(event.data, algorithm):
             exited = exited or event.data == b"Exit Boot Services Returned with Success"
-        elif event.kind != kinds.SEPARATOR or not event.digest_matches_event:
+        elif event.kind != kinds.SEPARATOR or digest not in firmware.separators:
             others.append((event.register, event.type_name, digest))
 
     def listed(name: str) -> tuple[Measured, ...]:
@@ -115,8 +108,8 @@ def boot_claims(log: EventLog, algorithm: int) -> BootClaims:
 
     return BootClaims(
         algorithm=kinds.ALGORITHMS[algorithm].name,
-        secure_boot=secure_boot,
-        key_databases=databases,
+        secure_boot=firmware.secure_boot(),
+        key_databases=firmware.key_databases(),
         firmware=listed("firmware"),
         gpt=listed("gpt"),
         loaders=listed("loaders"),
@@ -136,17 +129,56 @@ def _digests(log: EventLog, algorithm: int) -> Iterator[tuple[Event, bytes]]:
             yield event, digest
 
 
-def _variable(event: Event) -> EfiVariable | None:
-    """The Secure Boot variable that the event measures, if its digest covers all of it."""
-    if event.kind != kinds.VARIABLE_DRIVER_CONFIG or not event.digest_matches_event:
-        return None
-    try:
-        return parse_variable(event.data)
-    except AttestationRefused:
-        return None
+class _FirmwareVariables:
+    """Secure Boot and its keys, as firmware measured them before it closed their register.
+
+    A register is closed by a separator, known by its digest whatever the log calls it. What
+    stands in one that was never closed may be anybody's.
+    """
+
+    def __init__(self, algorithm: int) -> None:
+        name = kinds.ALGORITHMS[algorithm].hashlib
+        self.separators = {hashlib.new(name, data, usedforsecurity=False).digest() for data in _SEPARATORS}
+        self._algorithm = algorithm
+        self._measured: list[tuple[int, EfiVariable, bytes]] = []
+        self._closed: set[int] = set()
+
+    def took(self, event: Event, digest: bytes) -> bool:
+        """Whether the event is one of these variables; separators are noted by the way."""
+        if digest in self.separators:
+            self._closed.add(event.register)
+        if event.kind != kinds.VARIABLE_DRIVER_CONFIG or event.register not in _FIRMWARE_REGISTERS - self._closed:
+            return False
+        if not event.covers(event.data, self._algorithm):
+            return False
+        try:
+            variable = parse_variable(event.data)
+        except AttestationRefused:
+            return False
+        if not _is_secure_boot(variable) and variable.name not in _KEY_DATABASES:
+            return False
+        self._measured.append((event.register, variable, digest))
+        return True
+
+    def secure_boot(self) -> bool | None:
+        """Its state; two values in one log prove neither, and count as off."""
+        values = [one.value for register, one, _ in self._measured if register in self._closed and _is_secure_boot(one)]
+        return values == [b"\x01"] if values else None
+
+    def key_databases(self) -> dict[str, str]:
+        """PK, KEK, db, dbx → digest of the variable, hex; the first of each name."""
+        found: dict[str, str] = {}
+        for register, variable, digest in self._measured:
+            if register in self._closed and variable.name in _KEY_DATABASES:
+                found.setdefault(variable.name, digest.hex())
+        return found
 
 
-def _place(event: Event, sections: set[str]) -> tuple[str, str]:
+def _is_secure_boot(variable: EfiVariable) -> bool:
+    return variable.guid == _GLOBAL_VARIABLE and variable.name == "SecureBoot"
+
+
+def _place(event: Event, algorithm: int, sections: set[str]) -> tuple[str, str]:
     """Which list an event belongs to and its text; ("", "") for none. `sections`: names seen in a stub's log."""
     try:
         match event.kind:
@@ -159,19 +191,19 @@ def _place(event: Event, sections: set[str]) -> tuple[str, str]:
             case kinds.EVENT_TAG:
                 return _TAGS.get(parse_tagged(event.data)[1].rstrip(b"\0").decode("ascii", "replace"), ""), ""
             case kinds.IPL:
-                return _ipl(event, sections)
+                return _ipl(event, algorithm, sections)
     except (AttestationRefused, IndexError):
         pass
     return "", ""
 
 
-def _ipl(event: Event, sections: set[str]) -> tuple[str, str]:
+def _ipl(event: Event, algorithm: int, sections: set[str]) -> tuple[str, str]:
     """A boot loader's event: GRUB states prefix and text, systemd-stub first a section's name, then its content."""
     text = ipl_text(event.data)
     prefix, _, rest = text.partition(": ")
     if prefix in _GRUB_PREFIXES:
-        return _GRUB_PREFIXES[prefix], rest if event.covers(rest.encode()) else ""
-    if event.covers(f".{text}\0".encode()):
+        return _GRUB_PREFIXES[prefix], rest if event.covers(rest.encode(), algorithm) else ""
+    if event.covers(f".{text}\0".encode(), algorithm):
         sections.add(text)
         return "section", ""
     return (_STUB_SECTIONS.get(text, ""), "") if text in sections else ("", "")

@@ -53,13 +53,18 @@ class Event:
         """Every digest is that of the event data itself. For some types it is of something else."""
         return self.covers(self.data)
 
-    def covers(self, data: bytes) -> bool:
-        """Whether every digest is that of `data`. False if an algorithm cannot be computed here."""
-        for kind, value in self.digests:
+    def covers(self, data: bytes, algorithm: int | None = None) -> bool:
+        """Whether every digest, or that of `algorithm`, is the digest of `data`.
+
+        False if there is none or it cannot be computed here. Only the algorithm that was
+        replayed proves anything.
+        """
+        digests = [(kind, value) for kind, value in self.digests if algorithm in (None, kind)]
+        for kind, value in digests:
             name = ALGORITHMS[kind].hashlib
             if not name or hashlib.new(name, data, usedforsecurity=False).digest() != value:
                 return False
-        return bool(self.digests)
+        return bool(digests)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,28 +127,44 @@ def test_malformed_logs_are_refused(data: bytes) -> None:
     assert refusal(parse_log, data) == "EventLogMalformed"
 
 
+SEPARATOR = (7, kinds.SEPARATOR, bytes(4))
+
+
 def test_secure_boot_is_believed_only_where_firmware_measured_it() -> None:
     on, off = variable("SecureBoot", b"\x01"), variable("SecureBoot", b"\x00")
+    kind = kinds.VARIABLE_DRIVER_CONFIG
 
     def said(log: Log) -> bool | None:
         return boot_claims(parse_log(log.data), SHA256).secure_boot
 
-    assert said(Log().add(7, kinds.VARIABLE_DRIVER_CONFIG, on)) is True
-    assert said(Log().add(7, kinds.VARIABLE_DRIVER_CONFIG, off)) is False
-    assert said(Log()) is None
+    assert said(Log().add(7, kind, on).add(*SEPARATOR)) is True
+    assert said(Log().add(7, kind, off).add(*SEPARATOR)) is False
+    assert said(Log().add(*SEPARATOR)) is None
     # Event data that no digest covers is what the log's writer likes.
-    assert said(Log().add(7, kinds.VARIABLE_DRIVER_CONFIG, on, covered=off)) is None
+    assert said(Log().add(7, kind, on, covered=off).add(*SEPARATOR)) is None
     # After the separator the operating system extends the register and writes the log.
-    separator = (7, kinds.SEPARATOR, bytes(4))
-    assert said(Log().add(*separator).add(7, kinds.VARIABLE_DRIVER_CONFIG, on)) is None
-    # Also where the log calls the separator something else.
-    disguised = Log().add(7, kinds.EFI_ACTION, b"hello", covered=bytes(4))
-    assert said(disguised.add(7, kinds.VARIABLE_DRIVER_CONFIG, on)) is None
+    assert said(Log().add(*SEPARATOR).add(7, kind, on).add(*SEPARATOR)) is None
+    # Also where the log calls the separator something else, and where it says that an error occurred.
+    for data in (bytes(4), b"\xff" * 4, b"\x01\0\0\0"):
+        disguised = Log().add(7, kinds.EFI_ACTION, b"hello", covered=data)
+        assert said(disguised.add(7, kind, on).add(*SEPARATOR)) is None
+    # A register that firmware never closed, or that is not firmware's at all.
+    assert said(Log().add(7, kind, on)) is None
+    for register in (0, 2, 3, 4, 14, 23):
+        assert said(Log().add(register, kind, on).add(register, kinds.SEPARATOR, bytes(4))) is None
     # Two values in one log: off.
-    both = Log().add(7, kinds.VARIABLE_DRIVER_CONFIG, off).add(7, kinds.VARIABLE_DRIVER_CONFIG, on)
-    assert said(both) is False
+    assert said(Log().add(7, kind, off).add(7, kind, on).add(*SEPARATOR)) is False
+    assert said(Log().add(7, kind, on).add(7, kind, on).add(*SEPARATOR)) is False
     foreign = variable("SecureBoot", b"\x01", guid=bytes(16))
-    assert said(Log().add(7, kinds.VARIABLE_DRIVER_CONFIG, foreign)) is None
+    assert said(Log().add(7, kind, foreign).add(*SEPARATOR)) is None
+
+
+def test_key_databases_are_the_first_that_firmware_measured() -> None:
+    first, second = variable("db", b"keys"), variable("db", b"other keys")
+    kind = kinds.VARIABLE_DRIVER_CONFIG
+    log = parse_log(Log().add(7, kind, first).add(7, kind, second).add(*SEPARATOR).data)
+    assert boot_claims(log, SHA256).key_databases == {"db": hashlib.sha256(first).hexdigest()}
+    assert boot_claims(parse_log(Log().add(7, kind, first).data), SHA256).key_databases == {}
 
 
 def test_kernel_command_line_of_grub_is_proven_text() -> None:
@@ -242,3 +258,14 @@ def test_random_records_end_in_a_typed_error(data: bytes) -> None:
     else:
         assert len(as_claims(log)["uefi_event_logs"]) == len(log.events)
         assert boot_claims(log, SHA256).algorithm == "SHA-256"
+
+
+def test_only_the_replayed_algorithm_proves() -> None:
+    """A digest of another bank may be anything: nobody compared it with a register."""
+    on = variable("SecureBoot", b"\x01")
+    lie = word(2) + word(SHA256, 2) + hashlib.sha256(b"off").digest() + word(SHA384, 2) + hashlib.sha384(on).digest()
+    data = header() + word(7) + word(kinds.VARIABLE_DRIVER_CONFIG) + lie + word(len(on)) + on
+    log = parse_log(Log(data).add(*SEPARATOR).data)
+    assert boot_claims(log, SHA256).secure_boot is None
+    assert boot_claims(log, SHA384).secure_boot is True
+    assert not log.events[0].digest_matches_event
