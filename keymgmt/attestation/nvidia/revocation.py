@@ -8,6 +8,7 @@ certificate, so that nobody can revoke that one; the root is trusted by its pin.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -31,6 +32,7 @@ LIFETIME: Final = timedelta(hours=24)  # of a response that names no next update
 _HASHES = {"sha1", "sha256", "sha384"}
 
 
+@functools.lru_cache(maxsize=256)
 def read_response(der: bytes) -> ocsp.OCSPResponse:
     """Parse a successful OCSP response. Raises RevocationUnknown."""
     if len(der) > MAX_RESPONSE_BYTES:
@@ -63,8 +65,8 @@ def check_revocation(
 
     `responders`: SHA-256 (hex) of pinned responder keys (SubjectPublicKeyInfo). A response
     that nobody entitled signed is no response. One that has run out still revokes, and is
-    otherwise refused, since who supplied it wants it heeded. With `required`, each of the
-    certificates needs a current good answer.
+    otherwise refused, since who supplied it wants it heeded, unless there is a later one. With
+    `required`, each of the certificates needs a current good answer.
     Raises CertificateRevoked, CertificateOnHold, RevocationUnknown.
     """
     if not responses and not required:
@@ -73,23 +75,30 @@ def check_revocation(
         raise refuse("RevocationUnknown", f"more than {MAX_RESPONSES} OCSP responses", where="ocsp")
     parsed = [read_response(der) for der in responses]
     for child, parent in zip(chain.certificates[1:-1], chain.certificates[2:], strict=True):
-        good = False
-        for response in parsed:
-            for single in response.responses:
-                if _concerns(single, child, parent) and _entitled(response, parent, responders, now):
-                    _judge(single, child, now)
-                    good = True
-        if required and not good:
+        answers = [
+            single
+            for response in parsed
+            for single in response.responses
+            if _concerns(single, child, parent) and _entitled(response, parent, responders, now)
+        ]
+        _judge(answers, child, now, required)
+
+
+def _judge(answers: list[ocsp.OCSPSingleResponse], child: Certificate, now: datetime, required: bool) -> None:
+    """A revocation counts for good; a hold, as all else, until a later answer says otherwise."""
+    for one in answers:
+        held = one.revocation_reason is x509.ReasonFlags.certificate_hold
+        if one.certificate_status is ocsp.OCSPCertStatus.REVOKED and not held:
+            raise refuse("CertificateRevoked", where=child.common_name)
+    if not answers:
+        if required:
             raise refuse("RevocationUnknown", where=child.common_name, fix="supply a current OCSP response")
-
-
-def _judge(single: ocsp.OCSPSingleResponse, child: Certificate, now: datetime) -> None:
-    if single.certificate_status is ocsp.OCSPCertStatus.REVOKED:
-        if single.revocation_reason is x509.ReasonFlags.certificate_hold:
-            raise refuse("CertificateOnHold", where=child.common_name, fix="ask the vendor why")
-        raise refuse("CertificateRevoked", where=child.common_name)
-    until = single.next_update_utc or single.this_update_utc + LIFETIME
-    if single.certificate_status is not ocsp.OCSPCertStatus.GOOD or not single.this_update_utc <= now <= until:
+        return
+    latest = max(answers, key=lambda one: one.this_update_utc)
+    if latest.certificate_status is ocsp.OCSPCertStatus.REVOKED:
+        raise refuse("CertificateOnHold", where=child.common_name, fix="ask the vendor why")
+    until = latest.next_update_utc or latest.this_update_utc + LIFETIME
+    if latest.certificate_status is not ocsp.OCSPCertStatus.GOOD or not latest.this_update_utc <= now <= until:
         raise refuse("RevocationUnknown", "the answer is not good and current", where=child.common_name)
 
 
@@ -97,7 +106,7 @@ def _concerns(single: ocsp.OCSPSingleResponse, child: Certificate, parent: Certi
     if single.serial_number != child.x509.serial_number or single.hash_algorithm.name not in _HASHES:
         return False
     point = parent.key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    name = parent.x509.subject.public_bytes()
+    name = parent.subject.public_bytes()
     return (
         hashlib.new(single.hash_algorithm.name, point, usedforsecurity=False).digest() == single.issuer_key_hash
         and hashlib.new(single.hash_algorithm.name, name, usedforsecurity=False).digest() == single.issuer_name_hash
@@ -106,24 +115,22 @@ def _concerns(single: ocsp.OCSPSingleResponse, child: Certificate, parent: Certi
 
 def _entitled(response: ocsp.OCSPResponse, parent: Certificate, responders: Collection[str], now: datetime) -> bool:
     """Whether the issuer, its delegate or a pinned responder signed the response."""
-    keys = [parent.key]
+    if _signed(response, parent.x509):
+        return True
     for one in response.certificates:
         try:
-            key = one.public_key()
-            if not isinstance(key, ec.EllipticCurvePublicKey):
-                continue
-            spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            spki = one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
             pinned = hashlib.sha256(spki).hexdigest() in responders
-            if pinned or _delegated(one, parent, now):
-                keys.append(key)
+            if (pinned or _delegated(one, parent, now)) and _signed(response, one):
+                return True
         except Exception:  # noqa: S112 - a certificate that does not parse entitles nobody
             continue
-    return any(_signed(response, key) for key in keys)
+    return False
 
 
 def _delegated(one: x509.Certificate, parent: Certificate, now: datetime) -> bool:
     usage = one.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    if ExtendedKeyUsageOID.OCSP_SIGNING not in usage or one.issuer != parent.x509.subject:
+    if ExtendedKeyUsageOID.OCSP_SIGNING not in usage or one.issuer != parent.subject:
         return False
     if not one.not_valid_before_utc <= now <= one.not_valid_after_utc or one.signature_hash_algorithm is None:
         return False
@@ -131,8 +138,12 @@ def _delegated(one: x509.Certificate, parent: Certificate, now: datetime) -> boo
     return True
 
 
-def _signed(response: ocsp.OCSPResponse, key: ec.EllipticCurvePublicKey) -> bool:
-    algorithm = response.signature_hash_algorithm
+@functools.lru_cache(maxsize=1024)
+def _signed(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
+    """Whether the certificate's key signed the response; remembered, for answers outlive many verifications."""
+    key, algorithm = signer.public_key(), response.signature_hash_algorithm
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
     if not isinstance(algorithm, hashes.SHA256 | hashes.SHA384 | hashes.SHA512):
         return False
     try:

@@ -304,6 +304,18 @@ def test_answers_of_the_unentitled_and_the_late_count_for_nothing() -> None:
     assert said(key=VENDOR.family_key, responder=VENDOR.family) == "RevocationUnknown"
     assert said(at=datetime(2026, 2, 1, tzinfo=UTC)) == "RevocationUnknown"
     assert said(at=END) == "RevocationUnknown"
+    # Of several answers the latest holds, but a revocation is for good.
+    before = {"at": datetime(2026, 2, 1, tzinfo=UTC), "key": VENDOR.provisioner_key, "responder": VENDOR.provisioner}
+    chip, now_good = GPU.certificates[1], _answers(GPU)
+
+    def also(**answer: Any) -> NvidiaEndorsements:
+        older = ocsp_answer(chip, VENDOR.provisioner, **{**before, **answer})
+        return VENDOR.endorsements(ocsp_responses=(older, *now_good))
+
+    held = {"status": ocsp.OCSPCertStatus.REVOKED, "reason": x509.ReasonFlags.certificate_hold}
+    assert check(endorsements=also(), policy=required).root
+    assert check(endorsements=also(**held), policy=required).root
+    assert refusal(endorsements=also(status=ocsp.OCSPCertStatus.REVOKED)) == "CertificateRevoked"
     # What has run out still revokes.
     late = {"at": datetime(2026, 2, 1, tzinfo=UTC), "status": ocsp.OCSPCertStatus.REVOKED}
     assert said(**late) == "CertificateRevoked"
