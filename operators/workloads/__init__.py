@@ -15,6 +15,7 @@ from operators.workloads.controller import WorkloadController
 from operators.workloads.events import Events
 from operators.workloads.integrations.discovery import Discovery
 from operators.workloads.job_maker import JobMaker
+from operators.workloads.provisioning_check import ProvisioningCheck
 from operators.workloads.queueing import Queueing
 from operators.workloads.shadows import Shadows
 from operators.workloads.tenant_usage import TenantUsage
@@ -31,5 +32,6 @@ def controllers(cluster: Cluster, stores: Stores, feed: Feed, decisions: Decisio
         JobMaker(cluster, stores),
         WorkloadController(cluster, stores, decisions, Events(cluster), feed.family),
         TenantUsage(cluster, stores, feed),
+        ProvisioningCheck(cluster, stores, feed),
         Discovery(cluster, feed.family),
     ]
