@@ -17,7 +17,7 @@ class MakingRoom:
     def __init__(self, scratch: Scratch, kept: Reservations) -> None:
         self._scratch = scratch
         fleet = scratch.fleet
-        self._columns = fleet.running.columns()
+        self._columns = fleet.running.columns().whole()  # no gang is shrunk in place
         self._rooms = {
             name: PoolRoom.of(supply, fleet.table.columns, self._columns)
             for name, supply in scratch.supply.pools.items()

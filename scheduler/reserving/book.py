@@ -14,12 +14,10 @@ from scheduler.placement.bestfit import Assignment, Ints
 from scheduler.placement.pool_supply import Placement, PoolSupply
 from scheduler.reserving.backfill import ends_before
 from scheduler.reserving.holds import Held, needed
-from scheduler.reserving.reservation import Basis, Hold, Rank, Reservation, Reservations
+from scheduler.reserving.reservation import PATIENCE, Basis, Hold, Rank, Reservation, Reservations
 from scheduler.reserving.reserve import Spot, reserve
 from scheduler.reserving.timeline import Timeline
 from scheduler.running.room import adjust, by_row
-
-PATIENCE = 600.0  # seconds for which a workload waits for its victims to go before others are sought
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,8 @@ class Book:
         """`timelines`: by pool, in the state of the supplies before anything is placed.
 
         `asks(workload, uid)`: what it asks for, None when it does not wait any more or may not
-        start; its reservation is dropped then. `depth`: how many workloads are given one.
+        start; its reservation is dropped then, as is one whose start is past by `PATIENCE`.
+        `depth`: how many workloads are given one.
         """
         self._timelines, self._now, self._depth = timelines, now, depth
         self._held: dict[str, dict[str, Held]] = {name: {} for name in timelines}  # pool → workload → held
@@ -75,7 +74,8 @@ class Book:
             if ask is None:
                 continue
             self._since[one.workload] = one.since
-            held = self._of_nodes(one, ask) if one.pool in timelines else None
+            late = one.start is not None and now - one.start > PATIENCE
+            held = self._of_nodes(one, ask) if one.pool in timelines and not late else None
             if held is not None:
                 self._held[one.pool][one.workload] = held
         for name in timelines:
@@ -131,7 +131,7 @@ class Book:
         own = self._find(blocked.workload)
         if blocked.workload in self._nominated:
             return self._nominated[blocked.workload]
-        if own is not None and own.reservation.basis.kind == "evicts" and self._now - own.start < PATIENCE:
+        if own is not None and own.reservation.basis.kind == "evicts":
             return own.reservation
         if own is None and not self.has_place(blocked.rank):
             return None

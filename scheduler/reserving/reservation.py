@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+PATIENCE = 600.0  # seconds for which a promised start may be late before it is worked out anew
+
 Rank = tuple[int, float, str]  # -priority, age, key
 Kind = Literal["free", "ends", "drains", "evicts"]
 

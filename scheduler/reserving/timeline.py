@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.placement.bestfit import Ints
+from scheduler.reserving.reservation import PATIENCE
 from scheduler.running import Columns
 from scheduler.running.room import PoolRoom, summed
 
@@ -19,12 +20,14 @@ class Timeline:
     """Releases on the ready rows of one pool.
 
     A workload with `max_runtime` ends `max_runtime` seconds after its admission, or now when
-    that is past; one without never ends by itself. Not changed once made.
+    that is just past. One without never ends by itself, nor is one believed any more that
+    outstays by `PATIENCE` seconds. Not changed once made.
     """
 
     def __init__(self, room: PoolRoom, running: Columns, now: float) -> None:
         """`now`: seconds since the epoch."""
         ends = np.where(running.max_runtime > 0, running.admitted_at + running.max_runtime, np.inf)
+        ends[ends + PATIENCE < now] = np.inf
         self.room, self.now, self._running = room, now, running
         self.end: Floats = np.maximum(ends, now)[room.item // 2]  # by entry of the room
         self._by_row = np.argsort(room.row, kind="stable")

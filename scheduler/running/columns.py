@@ -8,7 +8,7 @@ gang could give up.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,12 @@ class Columns:
             rows = np.concatenate([rows, np.array([where.get(name, -1) for name in fresh], dtype=np.int64)])
         self.placed[pool] = (known[0], rows)
         return np.append(rows, -1)
+
+    def whole(self) -> Columns:
+        """The same with no pod that could be given up alone, for when gangs are not shrunk."""
+        devices, pods = np.zeros_like(self.devices), np.zeros_like(self.pods)
+        devices[:, BASE], pods[:, BASE] = self.devices.sum(axis=1), self.pods.sum(axis=1)
+        return replace(self, devices=devices, pods=pods, part=np.full_like(self.part, BASE))
 
     def key(self, slot: int) -> str:
         """The key of the workload of a live slot."""

@@ -169,7 +169,7 @@ def explore(examples: int, steps: int) -> None:
 
 
 def test_a_closed_set_of_workloads_comes_to_rest() -> None:
-    explore(20, 25)
+    explore(10, 25)
 
 
 @pytest.mark.campaign

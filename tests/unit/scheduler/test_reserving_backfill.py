@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler import Fleet, WorkloadState
 from scheduler.placement.bestfit import Assignment
 from scheduler.reserving import Basis, Blocked, Book, Hold, Reservation, Reservations, Timeline, may_backfill, reserve
 from scheduler.reserving.holds import Held
+from scheduler.reserving.reservation import PATIENCE
 from scheduler.running.room import by_row
 from tests.unit.scheduler.claims import Cycle, run, work, world
 
@@ -166,6 +167,22 @@ def test_a_nominated_workload_keeps_the_room_of_its_victims() -> None:
     assert third.place(waiting) == [(0, 0, 1)]
 
 
+@pytest.mark.parametrize(("late", "kept"), [(PATIENCE, 1), (PATIENCE + 1, 0)])
+def test_a_start_that_is_long_past_is_worked_out_anew(late: float, kept: int) -> None:
+    waiting = work("w", 1, 4)
+    for kind in ("evicts", "ends"):
+        old = Reservation("x/w", "uid-w", "h200", (Hold("n00", "main", 1),), NOW - late, Basis(kind), 0, 0.0, 0.0)
+        assert len(Desk(world(1), Reservations((old,)), (waiting,)).book) == kept
+
+
+def test_who_outstays_its_time_by_far_is_not_believed_any_more() -> None:
+    made = world(1)
+    run(made, work("r", 1, 4, max_runtime=1.0), (0, 1), admitted_at=NOW - PATIENCE - 2.0)
+    found = Desk(made).reserve(work("w", 1, 4))
+    assert found is not None
+    assert found.start is None
+
+
 @pytest.mark.parametrize(
     ("start", "duration", "devices", "allowed"),
     [
@@ -197,6 +214,7 @@ WAITING = st.lists(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(RUNNING, WAITING)
 def test_whoever_is_placed_leaves_every_reservation_its_room(
     running: list[tuple[int, int, float]], waiting: list[tuple[int, int, float, bool]]

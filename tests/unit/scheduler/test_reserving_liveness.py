@@ -111,7 +111,7 @@ def test_without_reservations_small_arrivals_starve_a_gang(nodes: int, level: st
         simulation.steps_until_started(["gang"], 150)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(
     st.integers(0, 2**32),
     st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["", "rack"])), min_size=1, max_size=3),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler import Fleet, WorkloadState
@@ -76,6 +76,7 @@ RUNNING = st.lists(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(RUNNING, st.integers(1, 4), st.integers(1, 4), st.sampled_from(["", "rack"]))
 def test_a_known_start_is_the_earliest_at_which_it_fits(
     running: list[tuple[int, int, float]], count: int, devices: int, level: str
