@@ -30,13 +30,15 @@ class Admitting:
         self.coming: dict[str, Reason] = {}  # workloads that hold room and quota until machines have come
         self._closed_lines: set[tuple[str, Shape]] = set()  # by tenant: its quota is in the way
         self._live: dict[Rights, tuple[set[Shape], set[Shape]]] = {}  # (live, all that were looked at)
+        self._alive = self._looked = 0  # pairs of rights and shape
         self._passed: Counter[tuple[Rights, Shape]] = Counter()
 
     # What is still open; see `scheduler.queueing.order.Openings`
 
     @property
     def any_left(self) -> bool:
-        return True
+        # Pairs that were not looked at yet may be live.
+        return self._alive > 0 or self._looked < len(self.scratch.fleet.backlog.pairs)
 
     def live(self, name: str, shapes: KeysView[Shape]) -> Set[Shape]:
         tenant = self.scratch.fleet.tenants.get(name)
@@ -50,8 +52,10 @@ class Admitting:
         if not shapes <= seen:
             for shape in shapes - seen:
                 seen.add(shape)
+                self._looked += 1
                 if self._may_start(rights, shape):
                     live.add(shape)
+                    self._alive += 1
         return live
 
     def closed(self, tenant: str, shape: Shape) -> bool:
@@ -73,6 +77,7 @@ class Admitting:
         live, _ = self._live[rights]
         if shape in live:
             live.discard(shape)
+            self._alive -= 1
 
     def is_decided(self, key: str) -> bool:
         """Whether it has been admitted, or holds room on machines that are coming."""

@@ -13,9 +13,10 @@ from scheduler.decision import MachineRequest
 from scheduler.explain.reasons import Reason
 from scheduler.explain.room import no_room
 from scheduler.fleet import Fleet, PoolState, TenantState, WorkloadState
+from scheduler.fleet.rights import Rights
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
-from scheduler.placement.eligibility import Rights, pool_refuses, rights_of
+from scheduler.placement.eligibility import pool_refuses
 from scheduler.placement.pool_supply import PoolSupply
 from scheduler.placement.supply import Supply
 
@@ -31,17 +32,13 @@ class Scratch:
         self.machine_requests: list[MachineRequest] = []
         self.by_price = sorted(fleet.pools.values(), key=lambda pool: (pool.price_micro, pool.name))
         self._slots: dict[str, FreeSlots] = {}
-        self._rights: dict[str, Rights] = {}  # by tenant
         self._candidates: dict[tuple[Rights, Shape], tuple[list[PoolState], dict[str, str]]] = {}
         self._wants: dict[Shape, tuple[int, str]] = {}
         self._full: dict[tuple[str, Shape], Reason] = {}  # by pool and shape: no room, and none to be bought
 
     def rights(self, tenant: TenantState) -> Rights:
         """The tenant's rights; many tenants have the same."""
-        found = self._rights.get(tenant.name)
-        if found is None:
-            found = self._rights[tenant.name] = rights_of(tenant)
-        return found
+        return self.fleet.rights.of[tenant.name]
 
     def pools_for(self, rights: Rights, shape: Shape) -> tuple[list[PoolState], dict[str, str]]:
         """(pools that may take it, the best value first; why not, for the others).

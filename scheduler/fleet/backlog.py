@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from scheduler.fleet.rights import Rights
 from scheduler.fleet.shape import Shape
 from scheduler.fleet.state import WorkloadState
 
 Entry = tuple[float, str]  # (created at, workload)
+_Item = TypeVar("_Item")
 Lines = dict[Shape, list[Entry]]
 
 
@@ -23,6 +25,7 @@ class _Place(NamedTuple):
     shape: Shape
     entry: Entry
     bounded: bool
+    rights: Rights | None
 
 
 class Backlog:
@@ -31,6 +34,7 @@ class Backlog:
     def __init__(self) -> None:
         self.lines: dict[int, dict[str, Lines]] = {}
         self.ages: dict[int, list[Entry]] = {}  # by priority, the oldest first, whosever they are
+        self.pairs: Counter[tuple[Rights, Shape]] = Counter()  # of tenants that exist
         self.bounded: Counter[Shape] = Counter()  # how many of a shape say how long they run at most
         self.parked: set[str] = set()  # may have to wait for a time or a check before their turn
         self._places: dict[str, _Place] = {}
@@ -43,9 +47,11 @@ class Backlog:
         found = (tenants[tenant] for tenants in self.lines.values() if tenant in tenants)
         return [key for lines in found for line in lines.values() for _, key in line]
 
-    def add(self, workload: WorkloadState, shape: Shape, priority: int) -> None:
+    def add(self, workload: WorkloadState, shape: Shape, priority: int, rights: Rights | None) -> None:
         """Take in a workload that waits, or what it is now. O(log n) in its line."""
-        place = _Place(priority, workload.tenant, shape, (workload.created_at, workload.key), workload.max_runtime > 0)
+        place = _Place(
+            priority, workload.tenant, shape, (workload.created_at, workload.key), workload.max_runtime > 0, rights
+        )
         if self._places.get(workload.key) != place:
             self.drop(workload.key)
             self._places[workload.key] = place
@@ -55,6 +61,8 @@ class Backlog:
             )
             if place.bounded:
                 self.bounded[shape] += 1
+            if rights is not None:
+                self.pairs[rights, shape] += 1
             insort(self.ages.setdefault(place.priority, []), place.entry)
         if workload.not_before or not workload.checks_passed:
             self.parked.add(workload.key)
@@ -68,9 +76,9 @@ class Backlog:
             return
         self.parked.discard(key)
         if place.bounded:
-            self.bounded[place.shape] -= 1
-            if not self.bounded[place.shape]:
-                del self.bounded[place.shape]
+            _take_one(self.bounded, place.shape)
+        if place.rights is not None:
+            _take_one(self.pairs, (place.rights, place.shape))
         ages = self.ages[place.priority]
         del ages[bisect_left(ages, place.entry)]
         if not ages:
@@ -85,3 +93,9 @@ class Backlog:
                 del tenants[place.tenant]
                 if not tenants:
                     del self.lines[place.priority]
+
+
+def _take_one(counted: Counter[_Item], item: _Item) -> None:
+    counted[item] -= 1
+    if not counted[item]:
+        del counted[item]

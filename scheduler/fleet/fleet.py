@@ -11,7 +11,8 @@ from scheduler.fleet.attributes import Attributes, Column
 from scheduler.fleet.backlog import Backlog
 from scheduler.fleet.claims import Claims
 from scheduler.fleet.devices import MILLI, DeviceTable, charged, devices_or_unknown, whole_amounts
-from scheduler.fleet.shape import Shapes
+from scheduler.fleet.rights import RightsOfTenants
+from scheduler.fleet.shape import Shape, Shapes
 from scheduler.fleet.standing import Standing
 from scheduler.fleet.state import (
     BoundPod,
@@ -35,6 +36,7 @@ class Fleet:
     def __init__(self, half_life: float = 0.0) -> None:
         """`half_life`: seconds after which a tenant's past use counts half; 0: only what it holds now counts."""
         self.use = Use(half_life)
+        self.rights = RightsOfTenants()
         self.table = NodeTable()
         self.claims = Claims(self.table)
         self.attributes = Attributes()
@@ -155,7 +157,13 @@ class Fleet:
         before = self.tenants.get(tenant.name)
         self.tenants[tenant.name] = tenant
         self.use.upsert_tenant(tenant, before)
-        if before is None or before.priority_ceiling != tenant.priority_ceiling:
+        rights = self.rights.of.get(tenant.name)
+        self.rights.put(tenant)
+        if (
+            before is None
+            or before.priority_ceiling != tenant.priority_ceiling
+            or rights is not self.rights.of[tenant.name]
+        ):
             self._rank_anew(tenant.name)
 
     def remove_tenant(self, name: str) -> None:
@@ -163,6 +171,7 @@ class Fleet:
         before = self.tenants.pop(name, None)
         if before is not None:
             self.use.remove_tenant(before)
+            self.rights.drop(name)
             self._rank_anew(name)
 
     def priority_of(self, workload: WorkloadState) -> int:
@@ -174,7 +183,10 @@ class Fleet:
 
     def _rank_anew(self, tenant: str) -> None:
         for key in self.backlog.of_tenant(tenant):
-            self.backlog.add(self.pending[key], self.shapes[key], self.priority_of(self.pending[key]))
+            self._queue(self.pending[key], self.shapes[key])
+
+    def _queue(self, workload: WorkloadState, shape: Shape) -> None:
+        self.backlog.add(workload, shape, self.priority_of(workload), self.rights.of.get(workload.tenant))
 
     def _name_devices(self, pool: str, resource: str) -> None:
         before, known = self.pools.get(pool), set(self._device_names)
@@ -200,7 +212,7 @@ class Fleet:
             self.running.put(workload)
         if not workload.admitted and not workload.finished and workload.active:
             self.pending[workload.key] = workload
-            self.backlog.add(workload, self.shapes.add(workload), self.priority_of(workload))
+            self._queue(workload, self.shapes.add(workload))
         else:
             self._leave_queue(workload.key)
         requests = {

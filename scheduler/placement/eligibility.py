@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from crds.labels import BLOCK, HOSTNAME, MACHINE, NVLINK_DOMAIN, RACK, ZONE
-from scheduler.fleet import PodSet, PoolState, Taint, TenantState
+from scheduler.fleet import PodSet, PoolState, Taint
+from scheduler.fleet.rights import Rights
 from scheduler.fleet.shape import Shape
 
 _PER_NODE = frozenset({HOSTNAME, ZONE, BLOCK, RACK, NVLINK_DOMAIN, MACHINE})  # labels that single nodes add
 _KEEPS_AWAY = frozenset({"NoSchedule", "NoExecute"})
-
-
-class Rights(NamedTuple):
-    """What decides where a tenant may run. Many tenants have the same."""
-
-    isolation: str
-    pools: frozenset[str]
-    jurisdictions: frozenset[str]
-
-
-def rights_of(tenant: TenantState) -> Rights:
-    """The tenant's rights, as a key."""
-    return Rights(tenant.isolation, tenant.pools, tenant.jurisdictions)
 
 
 def pool_refuses(pool: PoolState, tenant: Rights, shape: Shape) -> str:

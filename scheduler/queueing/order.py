@@ -6,7 +6,7 @@ and is passed over from then on without a look at each of its workloads.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, KeysView, Set
+from collections.abc import Collection, Iterator, KeysView, Mapping, Set
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Protocol
 
@@ -21,6 +21,12 @@ _FIRST: Entry = (float("-inf"), "")
 class Order(Protocol):
     """How tenants compare. Smaller goes first; keys only grow as a plan gives things away."""
 
+    def ranked(self, tenants: Mapping[str, object]) -> Iterator[tuple[Key, str]]:
+        """(floor, tenant) of these, the smallest first, by the floors as they were when the plan began.
+
+        Tenants that do not exist may be left out: nothing can be done for them.
+        """
+
     def floor(self, tenant: str) -> Key:
         """A lower bound of `after` for any shape, cheap to have."""
 
@@ -32,8 +38,8 @@ class Openings(Protocol):
     """What can still be done within a plan. Closed once, closed for all of it."""
 
     @property
-    def any_live(self) -> bool:
-        """Whether any shape that was asked about is still live."""
+    def any_left(self) -> bool:
+        """False when nothing more is to be done in this plan, whatever waits."""
 
     def live(self, tenant: str, shapes: KeysView[Shape]) -> Set[Shape]:
         """A set kept up to date: those of `shapes` in it have not been closed for all tenants of equal rights."""
@@ -47,6 +53,9 @@ class Openings(Protocol):
 
 class ByAge:
     """The older goes first, whosever it is."""
+
+    def ranked(self, tenants: Mapping[str, object]) -> Iterator[tuple[Key, str]]:
+        return (((), tenant) for tenant in sorted(tenants))
 
     def floor(self, tenant: str) -> Key:
         return ()
@@ -73,20 +82,31 @@ class Turns:
             yield from self._within(lines[priority], stopped)
 
     def _within(self, tenants: dict[str, Lines], stopped: set[str]) -> Iterator[WorkloadState]:
+        """Tenants are opened in the order of their floors, none before its floor comes before all that are open."""
         floor, live, after = self._order.floor, self._openings.live, self._order.after
+        unopened = self._order.ranked(tenants)
+        following = next(unopened, None)
         heap: list[tuple[Key, Entry, str]] = []
-        for tenant, lines in tenants.items():
-            if lines.keys().isdisjoint(live(tenant, lines.keys())):
-                if tenant in self._strict:
-                    stopped.add(tenant)
-            elif tenant not in stopped:
-                heap.append((floor(tenant), _FIRST, tenant))
-        heapify(heap)
         cursors: dict[str, _Cursor] = {}
-        while heap and self._openings.any_live:
+        while True:
+            while following is not None and (not heap or (following[0], _FIRST, following[1]) < heap[0]):
+                key, tenant = following
+                following = next(unopened, None)
+                lines = tenants[tenant]
+                if lines.keys().isdisjoint(live(tenant, lines.keys())):
+                    if tenant in self._strict:
+                        stopped.add(tenant)
+                elif tenant not in stopped:
+                    heappush(heap, (key, _FIRST, tenant))
+            if not heap:
+                return
             key, entry, tenant = heappop(heap)
             cursor = cursors.get(tenant)
             if cursor is None:
+                if tenant not in self._strict and tenants[tenant].keys().isdisjoint(
+                    live(tenant, tenants[tenant].keys())
+                ):
+                    continue  # closed since it was opened
                 cursor = _Cursor(self._fleet, self._openings, tenant, tenants[tenant], tenant in self._strict)
                 cursors[tenant] = cursor
             head = cursor.head()
@@ -95,10 +115,13 @@ class Turns:
                     stopped.add(tenant)
                 continue
             now = (after(tenant, head), cursor.entry(), tenant)
-            if now[:2] != (key, entry) and heap and now > heap[0]:
+            others = [*heap[:1], *([(following[0], _FIRST, following[1])] if following is not None else ())]
+            if now[:2] != (key, entry) and others and now > min(others):
                 heappush(heap, now)
                 continue
             yield cursor.take()
+            if not self._openings.any_left:
+                return  # whatever waits in lower priorities
             heappush(heap, (floor(tenant), _FIRST, tenant))
 
 
