@@ -24,6 +24,8 @@ COMMANDS = {
     "guest": ("api.cli.guest", "app", "The agent inside a confidential guest: attest, fetch, decrypt."),
     "keys": ("api.cli.keys", "app", "Custodians, release policies, sealing and import of keys."),
     "log": ("api.cli.log", "app", "Read and verify the transparency log of key releases."),
+    "plan": ("api.cli.plan", "plan", "Where and when a workload would start, without creating anything."),
+    "simulate": ("api.cli.simulate", "simulate", "Replay a trace through the planner: what would a pool do?"),
     "why": ("api.cli.why", "why", "Explain why a workload waits, or where it runs."),
 }
 

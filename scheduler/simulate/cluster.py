@@ -39,6 +39,7 @@ class VirtualCluster:
                 admitted=True,
                 accelerator=admission.accelerator,
                 placements=held,
+                devices=tuple((one.pod_set, one.node, one.devices) for one in admission.placements if one.devices),
                 admitted_at=before.admitted_at if before.admitted else now,
                 checkpointed_at=before.checkpointed_at if before.admitted else now,
             )
@@ -54,7 +55,15 @@ class VirtualCluster:
         """It lets go of everything at once and waits again."""
         before = self.fleet.workloads[key]
         self._upsert(
-            replace(before, admitted=False, placements=(), accelerator="", admitted_at=0.0, checkpointed_at=0.0)
+            replace(
+                before,
+                admitted=False,
+                placements=(),
+                devices=(),
+                accelerator="",
+                admitted_at=0.0,
+                checkpointed_at=0.0,
+            )
         )
 
     def end(self, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -194,7 +195,8 @@ class Simulation:
             if run is None:
                 continue  # nobody said how long it lasts: it runs forever
             run.start(self.now, part * _throughput(run.arrival, admission.accelerator))
-            self._push(run.ends_at, _Kind.END, admission.workload, run.generation)
+            if run.ends_at < math.inf:
+                self._push(run.ends_at, _Kind.END, admission.workload, run.generation)
             if run.arrival.checkpoint > 0:
                 first = run.since + run.arrival.checkpoint / run.rate
                 self._push(first, _Kind.CHECKPOINT, admission.workload, run.generation)
