@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from scheduler.fleet import WorkloadState
 from scheduler.placement.bestfit import Ints, Mask
 from scheduler.preemption.decision import Budget, Claim, Cost, Preemption, Shrink, Victim
 from scheduler.preemption.eligible import WORDS, Codes, eligible
@@ -62,6 +63,13 @@ class Candidates:
             if found is not None and (best is None or found.cost < best.cost):
                 best = found
         return best
+
+    def order_for(self, claim: Claim, pool: str) -> list[WorkloadState]:
+        """All that may go for a claim in a pool, the cheapest first."""
+        right = eligible(claim, self._rooms[pool].supply.pool.accelerator, self._running, self._standing, self._rights)
+        items = [item for item in self._worth.by_cost.tolist() if right[item] and not self._taken[item]]
+        known = (self._running.workloads[slot] for slot in _workloads(items))
+        return [workload for workload in known if workload is not None]
 
     def commit(self, claim: Claim, found: Preemption) -> None:
         """Choose these victims: they are nobody else's, and the claimant's room is taken from the supply.

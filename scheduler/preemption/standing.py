@@ -27,6 +27,8 @@ class Standing:
         classes = max(len(running.accelerators), 1)
         counted = running.live & (running.devices.sum(axis=1) > 0)
         self._pair: Ints = np.where(counted, running.tenant * classes + running.accelerator, -1)
+        self._by_pair = np.argsort(self._pair, kind="stable")
+        self._sorted = self._pair[self._by_pair]
         slots = np.flatnonzero(counted)
         used = np.bincount(
             self._pair[slots],
@@ -45,7 +47,8 @@ class Standing:
         above = sum(held for rank, held in self._starting.get((tenant, accelerator), ()) if rank >= priority)
         pair = self._pair_of(tenant, accelerator)
         if pair >= 0:
-            slots = np.flatnonzero((self._pair == pair) & (running.priority >= priority))
+            slots = self._slots(pair)
+            slots = slots[running.priority[slots] >= priority]
             slots = slots[~self.borrowed[2 * slots] & ~self._gone[2 * slots]]
             above += int(running.devices[slots, BASE].sum())
         return above + devices <= nominal
@@ -70,11 +73,15 @@ class Standing:
             return -1
         return running.tenants.index(tenant) * len(running.accelerators) + running.accelerators.index(accelerator)
 
+    def _slots(self, pair: int) -> Ints:
+        start, end = np.searchsorted(self._sorted, [pair, pair + 1])
+        return self._by_pair[start:end]
+
     def _mark(self, pair: int) -> None:
         running, classes = self._running, max(len(self._running.accelerators), 1)
         tenant, accelerator = running.tenants[pair // classes], running.accelerators[pair % classes]
         left = self._rights.nominal(tenant, accelerator)
-        slots = [slot for slot in np.flatnonzero(self._pair == pair).tolist() if not self._gone[2 * slot + BASE]]
+        slots = [slot for slot in self._slots(pair).tolist() if not self._gone[2 * slot + BASE]]
         line = [(-int(running.priority[at]), float(running.admitted_at[at]), running.key(at), at) for at in slots]
         starting = self._starting.get((tenant, accelerator), ())
         # What starts now is the last of its priority.

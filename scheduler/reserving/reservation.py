@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 PATIENCE = 600.0  # seconds for which a promised start may be late before it is worked out anew
@@ -57,8 +58,12 @@ class Reservation:
 
     @property
     def rank(self) -> Rank:
-        """Of two reservations the one of lower rank does not mind the other: priority, then age, then the key."""
-        return -self.priority, self.created_at, self.workload
+        """Of two reservations the one of lower rank does not mind the other: priority, then age, then the key.
+
+        Room for which others were evicted is for nobody else of its priority, or they would
+        be evicted in vain, again and again.
+        """
+        return -self.priority, -inf if self.basis.kind == "evicts" else self.created_at, self.workload
 
 
 @dataclass(frozen=True, slots=True)

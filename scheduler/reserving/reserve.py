@@ -88,25 +88,36 @@ def _drained(question: Question, room: PoolRoom, ends: Floats, free: Ints, previ
     empty = then + summed(room.row[~known], amounts[~known], rows_all)
     # The part of each row that is still to be freed, by its scarcest resource.
     part = ((empty - then) / np.maximum(empty, 1)).max(axis=1)
-    kept = _as_before(question, empty, previous)
-    best: tuple[float, str, Assignment] | None = None
-    if kept is not None:
-        best = float(part[np.unique([row for _, row, _ in kept])].sum()), "", kept
-    else:
-        good = np.flatnonzero(question.fitting(question.caps(empty)))
+    placed = _as_before(question, empty, previous)
+    if placed is None:
+        caps = question.caps(empty)
+        good, held = np.flatnonzero(question.fitting(caps)).tolist(), _still_held(question, caps, part)
         names = room.supply.level(question.ask.shape.required_topology)[1] if question.domains > 1 else [""]
-        for domain in good.tolist():
+        for domain in sorted(good, key=lambda code: (float(held[code]), names[code])):
             rows = np.flatnonzero(question.domain == domain)
             placed = _fewest(question, empty, rows[np.argsort(part[rows], kind="stable")])
-            if placed is None:
-                continue
-            score = float(part[np.unique([row for _, row, _ in placed])].sum())
-            if best is None or (score, names[domain]) < best[:2]:
-                best = score, names[domain], placed
-    if best is None:
+            if placed is not None:
+                break
+    if placed is None:
         return None
-    score, _, placed = best
+    score = float(part[np.unique([row for _, row, _ in placed])].sum())
     return Spot(room.supply.pool.name, placed, None, Basis("drains", missing=_missing(question, free, placed)), score)
+
+
+def _still_held(question: Question, caps: Sequence[Ints], part: Floats) -> Floats:
+    """For each domain, the parts still held of the rows that suffice, those with the least first."""
+    order = np.lexsort((part, question.domain))
+    order = order[question.domain[order] != NONE]
+    domain = question.domain[order]
+    starts = np.searchsorted(domain, domain)
+    needed = np.zeros(order.size, dtype=np.bool_)
+    for pod, cap in zip(question.ask.pods, caps, strict=True):
+        before = np.cumsum(cap[order]) - cap[order]
+        needed |= before - before[starts] < pod.count
+    held: Floats = np.bincount(domain[needed], weights=part[order[needed]], minlength=question.domains).astype(
+        np.float64
+    )
+    return held
 
 
 def _as_before(question: Question, empty: Ints, previous: Held | None) -> Assignment | None:
