@@ -9,7 +9,7 @@ from operators.runtime.cluster import ApiFault, Cluster
 from operators.runtime.controller import Attachable, Controller, Key, Touches
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.runtime.run import Runtime
-from operators.runtime.status import add_finalizer, drop_finalizer, patch_status, write_status
+from operators.runtime.status import add_finalizer, change_of, drop_finalizer, patch_status, write_status
 from operators.runtime.store import Index, Store, Stores
 from operators.runtime.workqueue import WorkQueue
 
@@ -28,6 +28,7 @@ __all__ = [
     "Touches",
     "WorkQueue",
     "add_finalizer",
+    "change_of",
     "drop_finalizer",
     "patch_status",
     "write_status",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from operators.runtime.cluster import ApiFault, Cluster, Object
@@ -32,29 +32,32 @@ async def write_status(
     return True
 
 
+def change_of(obj: Mapping[str, Any], status: Mapping[str, Any], owns: Collection[str]) -> dict[str, Any]:
+    """The RFC 7396 patch that makes the fields which are `owns` as `status` says; empty when they are so already."""
+    present = obj.get("status") or {}
+    change: dict[str, Any] = {field: value for field, value in status.items() if present.get(field) != value}
+    change.update({field: None for field in owns if field in present and field not in status})
+    for field, value in change.items():
+        if isinstance(value, dict):
+            # A merge patch adds to a mapping; what is not in it any more has to be named.
+            change[field] = {**dict.fromkeys(present.get(field) or ()), **value}
+    return change
+
+
 async def patch_status(
-    cluster: Cluster, stores: Stores, obj: Mapping[str, Any], status: Mapping[str, Any], manager: str
-) -> bool:
-    """The same by a merge patch of what differs, for kinds that are written hundreds of times a second.
+    cluster: Cluster, stores: Stores, obj: Mapping[str, Any], change: Mapping[str, Any], manager: str
+) -> None:
+    """Merge a `change_of` a status, for kinds that are written hundreds of times a second.
 
     It costs the API server less than an apply and carries less. The resourceVersion makes it fail with a conflict
     when the object is not the one that was looked at; lists are replaced whole, so this is what keeps entries
     that others have written meanwhile.
     """
-    present, meta = obj.get("status") or {}, obj["metadata"]
-    change: Object = {field: value for field, value in status.items() if present.get(field) != value}
-    change.update({field: None for field in _stated(obj, manager) if field in present and field not in status})
-    if not change:
-        return False
-    for field, value in change.items():
-        if isinstance(value, dict):
-            # A merge patch adds to a mapping; what is not in it any more has to be named.
-            change[field] = {**dict.fromkeys(present.get(field) or ()), **value}
-    body = {"metadata": {"resourceVersion": meta["resourceVersion"], "uid": meta["uid"]}, "status": change}
+    meta = obj["metadata"]
+    body = {"metadata": {"resourceVersion": meta["resourceVersion"], "uid": meta["uid"]}, "status": dict(change)}
     stores.observe(
         await cluster.merge_patch(type_of(obj), meta["name"], body, manager, meta.get("namespace"), "status")
     )
-    return True
 
 
 def differs(obj: Mapping[str, Any], status: Mapping[str, Any], manager: str) -> bool:

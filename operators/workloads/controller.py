@@ -13,14 +13,14 @@ from prometheus_client import Counter, Histogram
 
 from crds.conditions import ADMITTED, FINISHED, PODS_READY, READY, find, is_true
 from crds.labels import MANAGER_WORKLOADS
+from crds.workload import WorkloadStatus
 from operators.planning.decisions import Decisions
 from operators.planning.family import Family
 from operators.planning.fleet_objects import seconds
 from operators.planning.ownership import owning_job, runs_elsewhere
 from operators.planning.queued_kind import Counts, QueuedKind
 from operators.planning.shape import Shape
-from operators.runtime import RESOURCES, ApiFault, Cluster, Key, Stores, Touches, WorkQueue, patch_status
-from operators.runtime.status import differs
+from operators.runtime import RESOURCES, ApiFault, Cluster, Key, Stores, Touches, WorkQueue, change_of, patch_status
 from operators.workloads import external
 from operators.workloads.events import Events
 from operators.workloads.lifecycle import QUEUED, Outcome, View, decide
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _SOFT = 1.0  # seconds that a change which only informs may wait, so that a short Job is not written for it
 _SOFT_AGAIN = 3.0  # seconds between two such writings of one Workload
 _INFORMING = {PODS_READY, READY}
+# The checks are written by their own controllers.
+_OWNS = frozenset(field.alias or name for name, field in WorkloadStatus.model_fields.items()) - {"admissionChecks"}
 
 FINISHED_TOTAL = Counter("kekkai_workloads_finished_total", "Workloads that have ended.", ["result"])
 ADMISSION_WAIT = Histogram(
@@ -143,7 +145,8 @@ class WorkloadController:
 
     async def _write(self, key: Key, workload: dict[str, Any], outcome: Outcome) -> float | None:
         """Write the status if it differs; what only informs waits a moment. Returns when to come again."""
-        if outcome.status is None or not differs(workload, outcome.status, MANAGER_WORKLOADS):
+        change = change_of(workload, outcome.status, _OWNS) if outcome.status is not None else {}
+        if outcome.status is None or not change:
             self._soft_since.pop(key, None)
             return None
         if _only_informs(workload, outcome.status):
@@ -155,7 +158,7 @@ class WorkloadController:
             if now < due:
                 return due - now
             self._soft_written[key] = now
-        await patch_status(self.cluster, self.stores, workload, outcome.status, MANAGER_WORKLOADS)
+        await patch_status(self.cluster, self.stores, workload, change, MANAGER_WORKLOADS)
         self._soft_since.pop(key, None)
         self._note(key, workload, outcome)
         return None
