@@ -37,6 +37,7 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
     book = making_room.book
     order, strict = ordering(fleet, scratch), {tenant.name for tenant in fleet.tenants.values() if tenant.strict}
     admitting = Admitting(scratch, book)
+    admitting.count_promised()
     admitting.start_reserved(max(fleet.backlog.lines, default=None))
     for workload in Turns(fleet, order, admitting, strict):
         admitting.decide(workload)

@@ -26,6 +26,7 @@ class Admitting:
     def __init__(self, scratch: Scratch, book: Book) -> None:
         self.scratch, self._book = scratch, book
         self._admitted: set[str] = set()
+        self._promised: dict[str, PoolState] = {}  # counted already, see `count_promised`
         self.admissions: list[Admission] = []
         self.coming: dict[str, Reason] = {}  # workloads that hold room and quota until machines have come
         self._closed_lines: set[tuple[str, Shape]] = set()  # by tenant: its quota is in the way
@@ -85,22 +86,48 @@ class Admitting:
 
     # Decisions
 
+    def count_promised(self) -> None:
+        """Count against its tenant's quota what others have been evicted for, until it starts there."""
+        fleet = self.scratch.fleet
+        for reservation in self._book.reservations():
+            workload = fleet.pending.get(reservation.workload)
+            ask = self.scratch.supply.ask(fleet.shapes[workload.key]) if workload is not None else None
+            if workload is not None and ask is not None and reservation.basis.kind == "evicts":
+                self._promise(workload, ask, fleet.pools[reservation.pool])
+
     def start_reserved(self, priority: int | None) -> None:
-        """Admit those whose reserved room is there by now; `priority`: only of this and above."""
+        """Admit those whose reserved room is there by now.
+
+        `priority`: only of this and above, and those for whom others have been evicted.
+        """
         for reservation in self._book.reservations():
             key = reservation.workload
             workload = self.scratch.fleet.pending.get(key)
-            if workload is None or self.is_decided(key) or (priority is not None and reservation.priority < priority):
+            early = priority is None or reservation.priority >= priority or reservation.basis.kind == "evicts"
+            if workload is None or self.is_decided(key) or not early:
                 continue
             tenant, shape = self.scratch.fleet.tenants[workload.tenant], self.scratch.fleet.shapes[key]
             ask, pool = self.scratch.supply.ask(shape), self.scratch.fleet.pools[reservation.pool]
-            if ask is not None and not self._refused(tenant, pool, ask):
-                self._start(workload, ask, [pool])
+            if ask is None:
+                continue
+            promised = self._take_back_promise(workload, ask)
+            if (self._refused(tenant, pool, ask) or not self._start(workload, ask, [pool])) and promised is not None:
+                self._promise(workload, ask, promised)
+
+    def _promise(self, workload: WorkloadState, ask: Ask, pool: PoolState) -> None:
+        self._promised[workload.key] = pool
+        self.scratch.charge(workload.tenant, ask, pool)
+
+    def _take_back_promise(self, workload: WorkloadState, ask: Ask) -> PoolState | None:
+        pool = self._promised.pop(workload.key, None)
+        if pool is not None:
+            self.scratch.entitlements.charge(workload.tenant, pool.accelerator, -ask.devices)
+        return pool
 
     def decide(self, workload: WorkloadState) -> None:
         """Admit it, let it wait for machines, or close its shape."""
         scratch = self.scratch
-        if self.is_decided(workload.key):
+        if self.is_decided(workload.key) or workload.key in self._promised:
             return
         tenant, shape = scratch.fleet.tenants[workload.tenant], scratch.fleet.shapes[workload.key]
         rights = scratch.rights(tenant)

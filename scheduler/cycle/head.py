@@ -32,6 +32,41 @@ class _Token:
     rank: int
 
 
+def window(scratch: Scratch, size: int) -> list[WorkloadState]:
+    """The first `size` of the queue between which room has to be shared out, by priority and age.
+
+    Left out are those that are not a matter of choice: without devices, with a pool that
+    may still grow, whose turn has not come, whose tenant's order is strict, that their
+    quota refuses, or that surely find no room. Twice the size is looked at, at most.
+    """
+    fleet, found = scratch.fleet, []
+    looked = 0
+    for priority in sorted(fleet.backlog.ages, reverse=True):
+        for _, key in fleet.backlog.ages[priority]:
+            looked += 1
+            workload = fleet.pending[key]
+            if _is_choice(scratch, workload):
+                found.append(workload)
+            if len(found) == size or looked == 2 * size:
+                return found
+    return found
+
+
+def _is_choice(scratch: Scratch, workload: WorkloadState) -> bool:
+    tenant, shape = scratch.fleet.tenants.get(workload.tenant), scratch.fleet.shapes[workload.key]
+    if tenant is None or tenant.hold or tenant.strict or not scratch.turn(workload):
+        return False
+    ask = scratch.supply.ask(shape)
+    pools, _ = scratch.pools_for(scratch.rights(tenant), shape)
+    if ask is None or not ask.devices or any(len(scratch.slots_of(pool)) for pool in pools):
+        return False
+    return any(
+        scratch.entitlements.refuse(tenant.name, pool.accelerator, ask.devices) is None
+        and scratch.may_have_room(pool, shape, ask)
+        for pool in pools
+    )
+
+
 def best_head(scratch: Scratch, waiting: Sequence[WorkloadState], budget: int) -> list[tuple[WorkloadState, PoolState]]:
     """(workload, pool to admit it to) in an order in which all fit on ready nodes; the scratch is left as it was.
 

@@ -63,8 +63,10 @@ class Waits:
             return (reasons.put_back(_clock(workload.not_before)),)
         if key in self._evicting:
             return (reasons.evicting(*self._evicting[key]),)
-        why = self._of_shape(tenant, workload)
         held = self._reserved.get(key)
+        if held is not None and held.basis.kind == "evicts":
+            return (_reserved(held),)
+        why = self._of_shape(tenant, workload)
         return why if held is None else (*why, _reserved(held))
 
     def _of_shape(self, tenant: TenantState, workload: WorkloadState) -> tuple[Reason, ...]:

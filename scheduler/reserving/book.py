@@ -103,12 +103,11 @@ class Book:
         placed = supply.place(blocked.ask, limit)
         if placed is None:
             duration = blocked.runtime if blocked.runtime > 0 else None
+            rank = own.reservation.rank if own is not None else blocked.rank
             lifted = frozenset(
                 key
                 for key, held in self._held[pool].items()
-                if key == blocked.workload
-                or held.reservation.rank > blocked.rank
-                or ends_before(held, duration, self._now)
+                if key == blocked.workload or held.reservation.rank > rank or ends_before(held, duration, self._now)
             )
             miss = (pool, blocked.ask.shape, limit, lifted)
             if lifted and miss not in self._misses:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
 PATIENCE = 600.0  # seconds for which a promised start may be late before it is worked out anew
 
+_FIRST = -(1 << 31)  # before any priority
 Rank = tuple[int, float, str]  # -priority, age, key
 Kind = Literal["free", "ends", "drains", "evicts"]
 
@@ -60,10 +60,12 @@ class Reservation:
     def rank(self) -> Rank:
         """Of two reservations the one of lower rank does not mind the other: priority, then age, then the key.
 
-        Room for which others were evicted is for nobody else of its priority, or they would
-        be evicted in vain, again and again.
+        Room for which others were evicted is for nobody else, of whatever priority, or they
+        would be evicted in vain, again and again.
         """
-        return -self.priority, -inf if self.basis.kind == "evicts" else self.created_at, self.workload
+        if self.basis.kind == "evicts":
+            return _FIRST, self.since, self.workload
+        return -self.priority, self.created_at, self.workload
 
 
 @dataclass(frozen=True, slots=True)
