@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,30 @@ def test_revocation_answers_come_from_a_folder(genoa: Authority, folders: Path) 
     assert (
         refusal(appraiser(folders, ocsp_dirs=(folders / "ocsp",)), request(genoa, devices(1, 1))) == "CertificateOnHold"
     )
+
+
+def test_folders_are_read_again_while_the_service_runs(genoa: Authority, folders: Path) -> None:
+    live = folders / "live"
+    live.mkdir()
+    service, sent = appraiser(folders, reference_value_dirs=(live,)), request(genoa, devices(2, 1))
+
+    def said(seconds: int) -> str:
+        try:
+            found = service.appraise("snp", sent, NOW + timedelta(seconds=seconds))
+        except AttestationRefused as error:
+            return error.problem.reason
+        return str(found.devices["gpu0"]["nvidia"]["measres"])
+
+    assert said(0) == "ReferenceValueMissing"
+    for path in (folders / "reference").iterdir():
+        shutil.copy(path, live / path.name)
+    assert said(5) == "ReferenceValueMissing"  # looked a moment ago
+    assert said(11) == "success"
+    (live / "broken.json").write_text("{")
+    assert said(22) == "success"  # what was read before stays
+    for path in live.iterdir():
+        path.unlink()
+    assert said(33) == "ReferenceValueMissing"
 
 
 def test_a_guest_without_devices_has_none(genoa: Authority, folders: Path) -> None:
