@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 MILLI = 1000  # milli-devices of a whole device
 UNDECIDED, WHOLE_ONLY, SHARED_ONLY = range(3)  # modes of a node; undecided while all of its devices are free
-GAMMA = 0.1
+GAMMA = 0.2
 COVER = 0.95  # the part of all pods seen that the typical shapes cover, as in FGD
 
 
