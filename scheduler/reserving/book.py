@@ -16,7 +16,7 @@ from scheduler.reserving.backfill import ends_before
 from scheduler.reserving.holds import Held, needed
 from scheduler.reserving.reservation import PATIENCE, Basis, Hold, Rank, Reservation, Reservations
 from scheduler.reserving.reserve import Spot, reserve
-from scheduler.reserving.timeline import Timeline
+from scheduler.reserving.timeline import Release, Timeline
 from scheduler.running.room import adjust, by_row
 
 
@@ -67,6 +67,7 @@ class Book:
         self._held: dict[str, dict[str, Held]] = {name: {} for name in timelines}  # pool → workload → held
         self._withheld = {name: np.zeros_like(self._free(name)) for name in timelines}
         self._nominated: dict[str, Reservation] = {}  # of this plan; their room is off the supply already
+        self._started: dict[str, list[Release]] = {name: [] for name in timelines}  # by this plan
         self._since: dict[str, float] = {}
         self._misses: set[tuple[str, Shape, int, frozenset[str]]] = set()
         for one in kept:
@@ -116,8 +117,10 @@ class Book:
                 self._apply(pool)
                 if placed is None:
                     self._misses.add(miss)
-        if placed is not None and own is not None:
-            self.drop(blocked.workload)
+        if placed is not None:
+            if own is not None:
+                self.drop(blocked.workload)
+            self._note(blocked, pool, placed)
         return placed
 
     def reserve(self, blocked: Blocked, pools: Sequence[str]) -> Reservation | None:
@@ -143,7 +146,7 @@ class Book:
                 if key != blocked.workload and held.reservation.rank < blocked.rank
             ]
             free = self._free(name) + self._withheld[name]
-            spot = reserve(blocked.ask, self._timelines[name], free, others, mine)
+            spot = reserve(blocked.ask, self._timelines[name], free, others, self._started[name], mine)
             if spot is not None and (best is None or _sooner(spot, best, own)):
                 best = spot
         self._misses.clear()
@@ -164,6 +167,13 @@ class Book:
         made = self._reservation(blocked, pool, assignment, self._now, Basis("evicts", victim))
         self._nominated[blocked.workload] = made
         return made
+
+    def _note(self, blocked: Blocked, pool: str, placed: Assignment) -> None:
+        ready = self._timelines[pool].room.supply.ready
+        here = [one for one in placed if one[1] < ready]
+        if here:
+            end = self._now + blocked.runtime if blocked.runtime > 0 else np.inf
+            self._started[pool].append(Release(blocked.workload, *by_row(blocked.ask, here), end))
 
     def drop(self, workload: str) -> None:
         """Its room is everybody's again."""

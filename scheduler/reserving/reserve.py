@@ -12,7 +12,7 @@ from scheduler.placement.ask import Ask
 from scheduler.placement.bestfit import Assignment, Ints
 from scheduler.reserving.holds import Held
 from scheduler.reserving.reservation import Basis
-from scheduler.reserving.timeline import Floats, Timeline
+from scheduler.reserving.timeline import Floats, Release, Timeline
 from scheduler.running.question import Question
 from scheduler.running.room import NEVER, PoolRoom, summed
 
@@ -29,11 +29,17 @@ class Spot:
 
 
 def reserve(
-    ask: Ask, timeline: Timeline, free: Ints, others: Sequence[Held] = (), previous: Held | None = None
+    ask: Ask,
+    timeline: Timeline,
+    free: Ints,
+    others: Sequence[Held] = (),
+    started: Sequence[Release] = (),
+    previous: Held | None = None,
 ) -> Spot | None:
     """Where and when the ask fits in the timeline's pool, given the reservations made before it.
 
-    `free`: the room now, shape (ready rows, columns), no hold taken off. `previous`: what this
+    `free`: the room now, shape (ready rows, columns), no hold taken off. `started`: what has been
+    given room since the timeline was made. `previous`: what this
     ask had in this pool; rows to drain are kept from plan to plan, since what has been
     drained would be lost otherwise. None when it would not even fit with all gone that runs.
     """
@@ -44,12 +50,16 @@ def reserve(
     free = free.copy()
     for one in others:
         free[one.rows] -= one.amounts
-    room, ends = timeline.with_ends([(one.rows, one.amounts, one.end) for one in others if one.end < np.inf])
+    further = [Release(one.reservation.workload, one.rows, one.amounts, one.end) for one in others if one.end < np.inf]
+    further.extend(started)
+    room, ends = timeline.with_further(further)
     left = free[:, question.columns]
-    return _known(question, room, ends, left, timeline) or _drained(question, room, ends, left, previous)
+    return _known(question, room, ends, left, timeline, further) or _drained(question, room, ends, left, previous)
 
 
-def _known(question: Question, room: PoolRoom, ends: Floats, free: Ints, timeline: Timeline) -> Spot | None:
+def _known(
+    question: Question, room: PoolRoom, ends: Floats, free: Ints, timeline: Timeline, further: Sequence[Release]
+) -> Spot | None:
     """The earliest start that the ends of running work promise."""
     finite = np.isfinite(ends)
     times = np.unique(ends[finite])
@@ -70,13 +80,19 @@ def _known(question: Question, room: PoolRoom, ends: Floats, free: Ints, timelin
                 return Spot(room.supply.pool.name, placed, timeline.now, Basis("free"), 0.0)
             start = float(times[depth[domain] - 1])
             mine = np.unique(np.array([row for _, row, _ in placed], dtype=np.int64))
-            last = timeline.last_to_end(mine, start) or timeline.last_to_end(rows, start)
+            last = _last(mine, start, timeline, further) or _last(rows, start, timeline, further)
             return Spot(room.supply.pool.name, placed, start, Basis("ends", last), 0.0)
         # Each of several pod sets has room by itself, but not yet all together.
         depth[domain] += 1
         if depth[domain] > times.size:
             possible.remove(domain)
     return None
+
+
+def _last(rows: Ints, start: float, timeline: Timeline, further: Sequence[Release]) -> str:
+    """The first by key of those on these rows that end then."""
+    keys = {one.workload for one in further if one.end == start and np.isin(one.rows, rows).any()}
+    return min(keys | {timeline.last_to_end(rows, start)} - {""}, default="")
 
 
 def _drained(question: Question, room: PoolRoom, ends: Floats, free: Ints, previous: Held | None) -> Spot | None:

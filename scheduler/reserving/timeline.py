@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,19 @@ from scheduler.running import Columns
 from scheduler.running.room import PoolRoom, summed
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Room that does not come from what ran when the plan began: `amounts[i]` on `rows[i]`, each row once, in order.
+
+    `end`: seconds since the epoch, infinity when unknown. `workload`: whose it is.
+    """
+
+    workload: str
+    rows: Ints
+    amounts: Ints
+    end: float
 
 
 class Timeline:
@@ -52,16 +65,16 @@ class Timeline:
         offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return at, self._by_row[self._starts[rows][at] + offset]
 
-    def with_ends(self, further: Sequence[tuple[Ints, Ints, float]]) -> tuple[PoolRoom, Floats]:
-        """(the room with entries for these (rows, amounts, end) behind the others, ends of all entries)."""
+    def with_further(self, further: Sequence[Release]) -> tuple[PoolRoom, Floats]:
+        """(the room with these as entries behind the others, ends of all entries)."""
         room, ends = self.room, [self.end]
         if not further:
             return room, self.end
         rows, amounts, items = [room.row], [room.amounts], [room.item]
-        for row, amount, end in further:
-            rows.append(row)
-            amounts.append(amount)
-            items.append(np.full(row.size, -1, dtype=np.int64))
-            ends.append(np.full(row.size, end))
+        for one in further:
+            rows.append(one.rows)
+            amounts.append(one.amounts)
+            items.append(np.full(one.rows.size, -1, dtype=np.int64))
+            ends.append(np.full(one.rows.size, one.end))
         row_all, item_all = np.concatenate(rows), np.concatenate(items)
         return replace(room, row=row_all, amounts=np.concatenate(amounts), item=item_all), np.concatenate(ends)

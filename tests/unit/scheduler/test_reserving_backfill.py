@@ -86,6 +86,17 @@ def test_only_the_first_few_get_one_and_higher_priority_takes_the_place_of_lower
     assert [one.workload for one in desk.book.reservations()] == ["x/high", "x/one"]
 
 
+def test_room_given_in_the_same_plan_comes_free_too() -> None:
+    desk = Desk(world(2))
+    assert desk.place(work("short", 1, 4, max_runtime=30.0)) is not None
+    assert desk.place(work("unknown", 1, 3)) is not None
+    one, both = desk.reserve(work("one", 1, 4, max_runtime=20.0)), desk.reserve(work("two", 2, 4, priority=1))
+    assert one is not None
+    assert both is not None
+    assert (one.start, one.basis) == (NOW + 30.0, Basis("ends", "x/short"))
+    assert (both.start, both.basis) == (None, Basis("drains", missing=2))
+
+
 def test_a_second_reservation_minds_the_first() -> None:
     desk = Desk(half_used())
     first = desk.reserve(work("first", 2, 4, max_runtime=50.0))
@@ -93,6 +104,7 @@ def test_a_second_reservation_minds_the_first() -> None:
     assert first is not None
     assert second is not None
     assert (first.start, second.start) == (200.0, 250.0)
+    assert second.basis == Basis("ends", "x/first")
     assert desk.reserve(work("third", 1, 1)) is not None
 
 

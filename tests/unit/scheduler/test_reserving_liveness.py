@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler import WorkloadState
+from scheduler import ClassQuota, MachineState, Memory, TenantState, WorkloadState, plan
 from scheduler.reserving import Blocked, Book, Reservations
 from tests.unit.scheduler.claims import CLASS, Cycle, work, world
 
@@ -48,18 +48,17 @@ class Simulation:
         self.now += 1.0
         for key in [one.key for one in self.fleet.workloads.values() if one.admitted and self.over(one)]:
             self.fleet.remove_workload(key)
-        for _ in range(self.rng.randint(3, 8)):
-            self.names += 1
-            if len(self.fleet.pending) < 8:
-                self.arrive(
-                    f"s{self.names:05}",
-                    self.rng.randint(1, 2),
-                    self.rng.randint(1, 2),
-                    float(self.rng.randint(2, self.longest)),
-                )
+        self.small()
         if self.rng.random() < self.forget:
             self.kept = Reservations()
         self.plan()
+
+    def small(self, **over: object) -> None:
+        for _ in range(self.rng.randint(3, 8)):
+            self.names += 1
+            if len(self.fleet.pending) < 8:
+                count, devices = self.rng.randint(1, 2), self.rng.randint(1, 2)
+                self.arrive(f"s{self.names:05}", count, devices, float(self.rng.randint(2, self.longest)), **over)
 
     def over(self, one: WorkloadState) -> bool:
         return one.admitted_at + self.ends[one.key] <= self.now
@@ -132,8 +131,39 @@ def test_every_gang_that_fits_an_empty_cluster_runs(
     simulation.steps_until_started(names, 100)
 
 
+@pytest.mark.parametrize(("seed", "nominal"), [(1, 1000), (2, 8)])
+def test_a_gang_of_the_whole_cluster_starts_through_plan(seed: int, nominal: int) -> None:
+    """With quotas, shares and evictions in between; within or beyond the tenant's nominal."""
+    simulation = Simulation(seed, depth=8)
+    made, memory = simulation.fleet, Memory()
+    for name in made.nodes:
+        made.upsert_machine(MachineState(name, "h200", name))  # the pool is at its maximum
+    for name in "ab":
+        made.upsert_tenant(TenantState(name, quota={CLASS: ClassQuota(nominal, 1000)}))
+    for step in range(60):
+        simulation.now += 1.0
+        if step == 8:
+            simulation.arrive("gang", NODES, 4, 5.0)
+        for one in [one for one in made.workloads.values() if one.admitted and simulation.over(one)]:
+            made.remove_workload(one.key)
+        simulation.small(tenant=simulation.rng.choice("ab"))
+        decided, memory = plan(made, memory, simulation.now)
+        for gone in decided.evictions:
+            stopped = replace(made.workloads[gone.workload], admitted=False, placements=(), accelerator="")
+            made.upsert_workload(stopped)
+        for start in decided.admissions:
+            held = tuple((placed.pod_set, placed.node, placed.count) for placed in start.placements)
+            waiting = replace(made.workloads[start.workload], admitted=True, admitted_at=simulation.now)
+            made.upsert_workload(replace(waiting, accelerator=start.accelerator, placements=held))
+        assert (made.table.used <= made.table.allocatable).all()
+        if step >= 8 and "x/gang" not in made.pending:
+            return
+    raise AssertionError("the gang has not started")
+
+
 @pytest.mark.campaign
-@settings(deadline=None, max_examples=400)
+@pytest.mark.timeout(3600)
+@settings(deadline=None, max_examples=150)
 @given(
     st.integers(0, 2**32),
     st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["", "rack"])), min_size=1, max_size=4),
