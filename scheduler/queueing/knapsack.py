@@ -64,9 +64,11 @@ def choose(options: Sequence[int], trial: Trial[Token], orders: Sequence[Sequenc
     ways = list(dict.fromkeys(tuple(order) for order in orders))
     for discrepancies in range(sum(options) + 1):
         search.cut = False
-        for order in ways:
+        for done, order in enumerate(ways):
+            # An even part of what is left for each order, so that the first does not use it up.
+            search.allow((budget - search.tries) // (len(ways) - done))
             search.descend(order, 0, discrepancies, 0)
-            if search.over:
+            if search.worth >= search.bound or search.tries >= budget:
                 return search.choice(complete=search.worth >= search.bound)
         if not search.cut:
             break  # more discrepancies would find nothing that was not seen
@@ -78,14 +80,18 @@ class _Search(Generic[Token]):
         self.bound, self.worth = bound, 0
         self.tries = 0
         self.cut = False  # a branch was not followed for want of discrepancies
-        self._options, self._trial, self._budget = options, trial, budget
+        self._options, self._trial, self._stop = options, trial, budget
         self._picked: list[tuple[int, int]] = []
         self._best: tuple[tuple[int, int], ...] = ()
 
+    def allow(self, tries: int) -> None:
+        """So many more, until the next call."""
+        self._stop = self.tries + tries
+
     @property
     def over(self) -> bool:
-        """Nothing better is possible, or the budget is spent."""
-        return self.worth >= self.bound or self.tries >= self._budget
+        """Nothing better is possible, or what was allowed is spent."""
+        return self.worth >= self.bound or self.tries >= self._stop
 
     def choice(self, *, complete: bool) -> Choice:
         return Choice(self._best, self.worth, self.tries, complete)
@@ -101,7 +107,8 @@ class _Search(Generic[Token]):
             if fitted and discrepancies == 0:
                 self.cut = True
                 return
-            if self.tries >= self._budget:
+            if self.tries >= self._stop:
+                self.cut = True
                 return
             self.tries += 1
             taken = self._trial.take(candidate, option)
