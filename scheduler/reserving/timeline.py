@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,17 +35,27 @@ class Timeline:
 
     A workload with `max_runtime` ends `max_runtime` seconds after its admission, or now when
     that is just past. One without never ends by itself, nor is one believed any more that
-    outstays by `PATIENCE` seconds. Not changed once made.
+    outstays by `PATIENCE` seconds. Not changed once made; worked out when it is first asked for.
     """
 
     def __init__(self, room: PoolRoom, running: Columns, now: float) -> None:
         """`now`: seconds since the epoch."""
-        ends = np.where(running.max_runtime > 0, running.admitted_at + running.max_runtime, np.inf)
-        ends[ends + PATIENCE < now] = np.inf
         self.room, self.now, self._running = room, now, running
-        self.end: Floats = np.maximum(ends, now)[room.item // 2]  # by entry of the room
-        self._by_row = np.argsort(room.row, kind="stable")
-        self._starts = np.searchsorted(room.row[self._by_row], np.arange(room.supply.ready + 1))
+
+    @cached_property
+    def end(self) -> Floats:
+        """By entry of the room."""
+        running = self._running
+        ends = np.where(running.max_runtime > 0, running.admitted_at + running.max_runtime, np.inf)
+        ends[ends + PATIENCE < self.now] = np.inf
+        told: Floats = np.maximum(ends, self.now)[self.room.item // 2]
+        return told
+
+    @cached_property
+    def _rows(self) -> tuple[Ints, Ints]:
+        """(entries in the order of their rows, where each row's begin)."""
+        by_row = np.argsort(self.room.row, kind="stable")
+        return by_row, np.searchsorted(self.room.row[by_row], np.arange(self.room.supply.ready + 1))
 
     def released(self, rows: Ints, until: float) -> Ints:
         """What has come free on these rows at a time; infinity: all that ever does. Shape (len(rows), columns)."""
@@ -60,21 +71,17 @@ class Timeline:
 
     def _on(self, rows: Ints) -> tuple[Ints, Ints]:
         """(position in `rows`, entry) for all entries on them."""
-        counts = self._starts[rows + 1] - self._starts[rows]
+        by_row, starts = self._rows
+        counts = starts[rows + 1] - starts[rows]
         at = np.repeat(np.arange(rows.size), counts)
         offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return at, self._by_row[self._starts[rows][at] + offset]
+        return at, by_row[starts[rows][at] + offset]
 
     def with_further(self, further: Sequence[Release]) -> tuple[PoolRoom, Floats]:
         """(the room with these as entries behind the others, ends of all entries)."""
-        room, ends = self.room, [self.end]
         if not further:
-            return room, self.end
-        rows, amounts, items = [room.row], [room.amounts], [room.item]
-        for one in further:
-            rows.append(one.rows)
-            amounts.append(one.amounts)
-            items.append(np.full(one.rows.size, -1, dtype=np.int64))
-            ends.append(np.full(one.rows.size, one.end))
-        row_all, item_all = np.concatenate(rows), np.concatenate(items)
-        return replace(room, row=row_all, amounts=np.concatenate(amounts), item=item_all), np.concatenate(ends)
+            return self.room, self.end
+        rows = np.concatenate([one.rows for one in further])
+        ends = np.concatenate([np.full(one.rows.size, one.end) for one in further])
+        amounts = np.concatenate([one.amounts for one in further])
+        return self.room.with_more(rows, np.full(rows.size, -1), amounts), np.concatenate([self.end, ends])

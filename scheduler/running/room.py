@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
 
@@ -17,35 +17,53 @@ from scheduler.running.question import Question
 NEVER = int(np.iinfo(np.int64).max) >> 2  # the rank of what does not go
 
 
-@dataclass(frozen=True, slots=True)
+Entries = tuple[Ints, Ints, Ints]  # row, item, amounts
+
+
 class PoolRoom:
-    """What running work holds on a pool's ready rows.
+    """What running work holds on a pool's ready rows; worked out when it is first asked for.
 
     By entry: `row` of the supply, `item` (slot * 2 + part of the running columns) and
     `amounts`, shape (entries, resource columns).
     """
 
-    supply: PoolSupply
-    device: int  # the devices' column
-    row: Ints
-    item: Ints
-    amounts: Ints
+    def __init__(self, supply: PoolSupply, device: int, entries: Callable[[], Entries]) -> None:
+        """`device`: the devices' column. `entries` gives (row, item, amounts), the same whenever it is asked."""
+        self.supply, self.device = supply, device
+        self._make = entries
 
     @classmethod
     def of(cls, supply: PoolSupply, resources: Mapping[str, int], running: Columns) -> PoolRoom:
         """`resources`: name → column of the supply (`NodeTable.columns`)."""
-        rows = running.positions(supply.pool.name, supply.names[: supply.ready])
-        row = rows[running.node]
-        here = np.flatnonzero((row >= 0) & (running.slot >= 0))
-        requests = np.zeros((len(running.requests), supply.free.shape[1]), dtype=np.int64)
-        for index, request in enumerate(running.requests):
-            for name, amount in request:
-                column = resources.get(name, requests.shape[1])
-                if column < requests.shape[1]:
-                    requests[index, column] = amount
-        amounts = requests[running.request[here]] * running.count[here, None]
-        item = running.slot[here] * 2 + running.part[here]
-        return cls(supply, resources[supply.pool.resource], row[here], item, amounts)
+        return cls(supply, resources[supply.pool.resource], lambda: _entries(supply, resources, running))
+
+    def with_more(self, row: Ints, item: Ints, amounts: Ints) -> PoolRoom:
+        """The same with these entries behind the others."""
+        entries = (
+            np.concatenate([self.row, row]),
+            np.concatenate([self.item, item]),
+            np.concatenate([self.amounts, amounts]),
+        )
+        return PoolRoom(self.supply, self.device, lambda: entries)
+
+    @cached_property
+    def _all(self) -> Entries:
+        return self._make()
+
+    @property
+    def row(self) -> Ints:
+        """The row of each entry."""
+        return self._all[0]
+
+    @property
+    def item(self) -> Ints:
+        """The item of each entry; -1 where it is of none."""
+        return self._all[1]
+
+    @property
+    def amounts(self) -> Ints:
+        """What each entry holds."""
+        return self._all[2]
 
     def earliest(self, question: Question, free: Ints, rank: Ints, end: int) -> Ints:
         """For each domain the least k so that the ask has room once entries of rank < k are gone.
@@ -82,6 +100,24 @@ class PoolRoom:
         for mask in question.masks:
             suits |= mask
         return suits[self.row]
+
+
+def _entries(supply: PoolSupply, resources: Mapping[str, int], running: Columns) -> Entries:
+    rows = np.full(len(running.nodes) + 1, -1, dtype=np.int64)  # the last one is for holes' node -1
+    for position, name in enumerate(supply.names[: supply.ready]):
+        code = running.nodes.get(name)
+        if code is not None:
+            rows[code] = position
+    row = rows[running.node]
+    here = np.flatnonzero((row >= 0) & (running.slot >= 0))
+    requests = np.zeros((len(running.requests), supply.free.shape[1]), dtype=np.int64)
+    for index, request in enumerate(running.requests):
+        for name, amount in request:
+            column = resources.get(name, requests.shape[1])
+            if column < requests.shape[1]:
+                requests[index, column] = amount
+    amounts = requests[running.request[here]] * running.count[here, None]
+    return row[here], running.slot[here] * 2 + running.part[here], amounts
 
 
 def adjust(supply: PoolSupply, rows: Ints, amounts: Ints) -> None:

@@ -301,7 +301,9 @@ def amount(requests: Resources) -> int:
 
 
 @given(RUNNING, st.integers(1, 3), st.integers(1, 4))
-def test_equal_fleets_give_equal_sets_in_whatever_order_they_came_to_be(running: list, count: int, devices: int) -> None:
+def test_equal_fleets_give_equal_sets_in_whatever_order_they_came_to_be(
+    running: list, count: int, devices: int
+) -> None:
     first, second = world(4, racks=2), world(4, racks=2)
     populate(first, running)
     for key in sorted(first.workloads, reverse=True):
