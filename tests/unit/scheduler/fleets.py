@@ -94,8 +94,11 @@ def apply(made: Fleet, decided: Plan, boot: bool = True) -> None:
     """What the operators would do: admit, make machines (at once when `boot`), remove, evict."""
     for admission in decided.admissions:
         held = tuple((placed.pod_set, placed.node, placed.count) for placed in admission.placements)
-        workload = made.workloads[admission.workload]
-        made.upsert_workload(replace(workload, admitted=True, accelerator=admission.accelerator, placements=held))
+        shares = tuple(
+            (placed.pod_set, placed.node, placed.devices) for placed in admission.placements if placed.devices
+        )
+        running = {"admitted": True, "accelerator": admission.accelerator, "placements": held, "devices": shares}
+        made.upsert_workload(replace(made.workloads[admission.workload], **running))
     for request in decided.machine_requests:
         machine = MachineState(
             request.name, request.pool, request.name, False, request.block, request.rack, request.nvlink_domain
