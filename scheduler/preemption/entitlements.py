@@ -11,7 +11,10 @@ class Entitlements(Protocol):
     def within_nominal(self, tenant: str, accelerator: str, wanted: int) -> bool:
         """Whether the tenant stays within its own nominal quota with `wanted` devices more.
 
-        True must imply usage + wanted <= `nominal`; a ledger with parents may be stricter.
+        In a ledger with parents also whether one of these stays within its own: its children
+        take back together what was lent of it. Then `may_reclaim_from` sees to it that each
+        claim lowers what is borrowed at the level where the two sides join, and raises it at
+        none above, so that claims come to an end.
         """
 
     def nominal(self, tenant: str, accelerator: str) -> int:

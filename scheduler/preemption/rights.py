@@ -11,8 +11,8 @@ from scheduler.fleet import TenantState
 class Ledger(Protocol):
     """What is asked of `scheduler.queueing`; it counts what this plan has decided so far."""
 
-    def within_nominal(self, tenant: str, accelerator: str, wanted: int) -> bool:
-        """Own use + wanted within the tenant's own nominal quota."""
+    def entitled(self, tenant: str, accelerator: str, wanted: int) -> bool:
+        """Whether the tenant, or something that it stands under, is within its quota with so many more."""
 
     def excess(self, tenant: str, accelerator: str) -> float:
         """Own devices beyond own nominal."""
@@ -31,7 +31,7 @@ class Rights:
         self._ledger, self._tenants, self._by_priority = ledger, tenants, by_priority
 
     def within_nominal(self, tenant: str, accelerator: str, wanted: int) -> bool:
-        return self._ledger.within_nominal(tenant, accelerator, wanted)
+        return self._ledger.entitled(tenant, accelerator, wanted)
 
     def nominal(self, tenant: str, accelerator: str) -> int:
         known = self._tenants.get(tenant)
