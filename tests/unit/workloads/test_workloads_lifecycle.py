@@ -192,3 +192,17 @@ def test_the_place_in_the_line_is_written_with_other_news_only() -> None:
     started = decide(view(one, admitted=decision(one, "x"), position=lambda: 1))
     assert started.status is not None
     assert "position" not in started.status
+
+
+def test_an_admission_in_part_starts_as_many_pods_and_waits_for_no_more() -> None:
+    one = workload(count=4)
+    one["spec"]["podSets"][0]["minCount"] = 2
+    outcome = decide(view(one, job(4, 8), admitted=decision(one, "x", "y", "z")))
+    assert outcome.counts == {"main": 3}
+    assert outcome.suspend is False
+    runs = workload({"x": 1, "y": 1, "z": 1}, count=4)
+    up = decide(view(runs, job(3, 8, False, ready=3)))
+    assert condition(up, "PodsReady") == ("True", "PodsReady")
+    assert up.counts == {"main": 3}
+    # It is suspended still, and asks for all of its pods: that is what was admitted, in part.
+    assert condition(decide(view(runs, job(4, 8, True))), "PodsReady") == ("False", "Starting")
