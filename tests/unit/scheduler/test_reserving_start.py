@@ -11,7 +11,7 @@ from scheduler import Fleet, WorkloadState
 from scheduler.reserving import Basis, reserve
 from scheduler.reserving.reserve import Spot
 from scheduler.running.room import by_row
-from tests.unit.scheduler.claims import GPU, Cycle, run, work, world
+from tests.unit.scheduler.claims import GPU, Cycle, add_node, run, work, world
 
 NOW = 100.0
 
@@ -135,3 +135,24 @@ def test_who_ends_last_is_named(at: float) -> None:
     run(made, work("b", 1, 1, max_runtime=200.0), (0, 1), admitted_at=0.0)
     timeline = Cycle(made, now=NOW).timelines["h200"]
     assert timeline.last_to_end(np.array([0]), at) == ("x/b" if at == 200.0 else "x/a")
+
+
+def test_a_pool_without_nodes_has_neither_victims_nor_reservations() -> None:
+    made = world(1)
+    made.remove_node("n00")
+    assert spot(made, work("w", 1, 1)) is None
+    assert Cycle(made).find(work("w", 1, 1, priority=1)) is None
+
+
+def test_nodes_outside_every_domain_are_of_no_use_where_one_is_required() -> None:
+    made = world(2)
+    add_node(made, made.pools["h200"], 2, 4, "")
+    run(made, work("r", 1, 4), (0, 1))
+    tied = work("w", 2, 4, required_topology="rack", priority=1)
+    found = Cycle(made).find(tied)
+    assert found is not None
+    assert [row for _, row, _ in found.assignment] == [0, 1]
+    drained = spot(made, tied)
+    assert drained is not None
+    assert [row for _, row, _ in drained.assignment] == [0, 1]
+    assert spot(made, work("v", 1, 4, required_topology="nvlinkDomain")) is None
