@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,9 +53,24 @@ def run(made: Fleet, cycles: int, since: float) -> list[Plan]:
     return plans
 
 
-@settings(max_examples=40, deadline=None)
-@given(FOREST, DEMANDS, st.sampled_from(NAMES), st.tuples(*[st.integers(0, 1) for _ in NAMES]))
+ARRIVALS = (FOREST, DEMANDS, st.sampled_from(NAMES), st.tuples(*[st.integers(0, 1) for _ in NAMES]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(*ARRIVALS)
 def test_nobody_waits_below_nominal_whoever_came_first(forest, demands, late: str, priorities) -> None:
+    comes_to_rest(forest, demands, late, priorities)
+
+
+@pytest.mark.campaign
+@settings(max_examples=1000, deadline=None)
+@given(*ARRIVALS)
+def test_nobody_waits_below_nominal_whoever_came_first_for_long(forest, demands, late: str, priorities) -> None:
+    comes_to_rest(forest, demands, late, priorities)
+
+
+def comes_to_rest(forest, demands, late: str, priorities) -> None:
+    """All but `late` submit and settle; then it submits, and all settle again."""
     made = build(forest)
     for name, jobs, priority in zip(NAMES, demands, priorities, strict=True):
         if name != late:
