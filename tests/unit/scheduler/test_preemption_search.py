@@ -6,7 +6,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler import Fleet, PodSet, WorkloadState
@@ -300,6 +300,7 @@ def amount(requests: Resources) -> int:
     return requests[GPU]
 
 
+@settings(max_examples=40, deadline=None)
 @given(RUNNING, st.integers(1, 3), st.integers(1, 4))
 def test_equal_fleets_give_equal_sets_in_whatever_order_they_came_to_be(
     running: list, count: int, devices: int

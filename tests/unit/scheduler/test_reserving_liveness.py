@@ -107,10 +107,10 @@ def test_without_reservations_small_arrivals_starve_a_gang(nodes: int, level: st
         simulation.step()
     simulation.arrive("gang", nodes, 4, 5.0, required_topology=level)
     with pytest.raises(TimeoutError):
-        simulation.steps_until_started(["gang"], 150)
+        simulation.steps_until_started(["gang"], 90)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5)
 @given(
     st.integers(0, 2**32),
     st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["", "rack"])), min_size=1, max_size=3),
