@@ -11,7 +11,9 @@ with usable_p: whether p fits on the node and on that device, and reach_p: the p
 the node's devices usable by p that p could take before CPU or memory runs out (which FGD
 does not look at). GAMMA = 1 without reach is FGD. With GAMMA near 0 a remainder that few
 pods can use is worth nearly as much as one that many can, and one that nobody can use
-is worth nothing: under a backlog, the rare pod that fits does come by.
+is worth nothing: under a backlog, the rare pod that fits does come by. Between 0.1 and
+0.3 it matters little on the openb lists; 0.2 was taken since it holds as well on lists
+re-mixed from them (bench/packing.py) in which CPU is plentiful.
 """
 
 from __future__ import annotations
@@ -60,13 +62,14 @@ class PodShape:
         return self.milli, self.devices, self.cpu, self.memory, tuple(sorted(self.kinds))
 
 
-def typical(seen: Mapping[PodShape, int], cover: float = COVER) -> dict[PodShape, float]:
+def typical(seen: Mapping[PodShape, int], cover: float = COVER, most: int | None = None) -> dict[PodShape, float]:
     """The most frequent shapes that cover this part of what was seen, with frequencies that sum to 1.
 
-    Equal counts are taken in the order of the shapes' sizes, so that the order of `seen` decides nothing.
+    No more than `most` of them, which bounds what a score costs. Equal counts are taken in the
+    order of the shapes' sizes, so that the order of `seen` decides nothing.
     """
     total, covered, chosen = sum(seen.values()), 0, {}
-    for shape, count in sorted(seen.items(), key=lambda one: (-one[1], one[0].order)):
+    for shape, count in sorted(seen.items(), key=lambda one: (-one[1], one[0].order))[:most]:
         if covered >= cover * total:
             break
         chosen[shape] = count

@@ -21,6 +21,7 @@ from scheduler.placement.pool_supply import PoolSupply
 from scheduler.placement.ranking import Ranking
 from scheduler.placement.seen import pod_shape, seen_in
 
+_TYPICAL = 64  # shapes of pods that scores look at
 _LABEL_OF = {"block": BLOCK, "rack": RACK, "nvlinkDomain": NVLINK_DOMAIN}
 
 
@@ -110,7 +111,7 @@ class Supply:
             seen = self._seen
             if seen is None:
                 seen = seen_in(self._fleet.shapes.counted(), self._fleet.devices_of)
-            self._mix = Worth(typical(seen), self._classes, modes=True)
+            self._mix = Worth(typical(seen, most=_TYPICAL), self._classes, modes=True)
         return self._mix
 
     def _add_coming(self, supply: PoolSupply, machine: MachineState) -> None:

@@ -113,6 +113,7 @@ def test_typical_shapes_cover_what_was_seen() -> None:
     seen = Counter({SHAPES[0]: 90, SHAPES[1]: 6, SHAPES[2]: 4})
     assert list(typical(seen, 0.95)) == SHAPES[:2]
     assert sum(typical(seen, 0.95).values()) == pytest.approx(1.0)
+    assert typical(seen, 1.0, most=1) == {SHAPES[0]: 1.0}
     assert typical(Counter()) == {}
 
 
