@@ -74,6 +74,11 @@ class Accounts:
         keeps, counted = self.keeps(at), self.held[at][1]
         return max(counted + devices - keeps, 0) - max(counted - keeps, 0)
 
+    def excess(self, at: At) -> int:
+        """How far the tenant's own devices are beyond its nominal; negative while they are within."""
+        terms = self.terms.get(at)
+        return self.held[at][0] - (terms.nominal if terms is not None else 0)
+
     def faded(self, at: At, now: float) -> float:
         """Devices of the subtree as they count for its share: past use faded, what a plan charges in full.
 

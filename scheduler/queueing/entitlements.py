@@ -14,10 +14,10 @@ from typing import Any
 from scheduler.explain import reasons
 from scheduler.explain.reasons import Reason
 from scheduler.fleet.state import TenantState
-from scheduler.queueing import refusals
+from scheduler.queueing import limits, refusals
 from scheduler.queueing.accounts import Accounts
 from scheduler.queueing.decay import DecayedUsage
-from scheduler.queueing.fairness import Pair, Shares, may_reclaim
+from scheduler.queueing.fairness import Pair, Shares
 from scheduler.queueing.forest import ROOT, Forest
 
 SharePath = tuple[float, ...]  # 0 while within nominal, else 1; then (borrowed, used) at each level from the root down
@@ -178,42 +178,16 @@ class Entitlements:
         terms = rights.quota.get(accelerator)
         if terms is None:
             return reasons.class_not_in_quota(tenant, accelerator)
-        accounts, used, limit = self._accounts, self.used(tenant, accelerator), terms.nominal + terms.borrow
-        if used > limit:
-            return refusals.quota_lowered(tenant, accelerator, used, limit)
-        if used + wanted > limit:
-            return reasons.quota_exceeded(tenant, accelerator, used, wanted, limit)
-        more = wanted
-        for name in self._forest.upwards(tenant):
-            at = (name, accelerator)
-            quota, counted, terms = accounts.quota.get(at, 0), accounts.held[at][1], accounts.terms.get(at)
-            if terms is not None and counted + more > quota + terms.borrow:
-                limit = quota + terms.borrow
-                return refusals.cohort_exceeded(tenant, name, accelerator, counted, more, quota, limit)
-            more = accounts.passes_up(at, more)
-            if more == 0:
-                return None
-        quota, counted = self._lent(accelerator), accounts.held[ROOT, accelerator][1]
-        if counted + more > quota:
-            kept = self._reach(accelerator) - quota
-            return refusals.nothing_to_borrow(tenant, accelerator, counted, more, quota, kept)
-        return None
+        way, reach = self.ancestry(tenant), self._reach(accelerator)
+        return limits.refuse(self._accounts, way, accelerator, wanted, terms, self._lent(accelerator), reach)
 
     def available(self, tenant: str, accelerator: str) -> int:
         """The most devices for which `refuse` says None; 0 when it may have none."""
         rights = self._tenants.get(tenant)
         if rights is None or accelerator not in rights.quota:
             return 0
-        accounts = self._accounts
-        room = self._lent(accelerator) - accounts.held[ROOT, accelerator][1]
-        for name in reversed(list(self._forest.upwards(tenant))):
-            at = (name, accelerator)
-            counted, terms = accounts.held[at][1], accounts.terms.get(at)
-            room = max(accounts.keeps(at) - counted, 0) + max(room, 0)
-            if terms is not None:
-                room = min(room, accounts.quota.get(at, 0) + terms.borrow - counted)
-        own = rights.quota[accelerator]
-        return max(0, min(room, own.nominal + own.borrow - self.used(tenant, accelerator)))
+        terms, lent = rights.quota[accelerator], self._lent(accelerator)
+        return limits.available(self._accounts, self.ancestry(tenant), accelerator, terms, lent)
 
     def within_nominal(self, tenant: str, accelerator: str, wanted: int) -> bool:
         """Whether the tenant, with `wanted` more, holds no more than its own nominal: then it borrows at no level.
@@ -221,28 +195,18 @@ class Entitlements:
         What others under the same parent have borrowed does not count: up to its nominal,
         a tenant can always get there by reclaiming from somebody.
         """
-        terms = self._accounts.terms.get((tenant, accelerator))
-        return self.used(tenant, accelerator) + wanted <= (terms.nominal if terms is not None else 0)
+        return self._accounts.excess((tenant, accelerator)) + wanted <= 0
 
     def entitled(self, tenant: str, accelerator: str, wanted: int) -> bool:
         """Whether it may have a right to reclaim: with `wanted` more, it or something it stands under is within quota.
 
         Where this is false, `may_reclaim_from` is, whoever is asked about.
         """
-        if self.within_nominal(tenant, accelerator, wanted):
-            return True
-        accounts, more = self._accounts, wanted
-        for name in self._forest.upwards(tenant):
-            at = (name, accelerator)
-            if accounts.held[at][1] + more <= accounts.quota.get(at, 0):
-                return True
-            more = accounts.passes_up(at, more)
-        return False
+        return limits.entitled(self._accounts, self.ancestry(tenant), accelerator, wanted)
 
     def excess(self, tenant: str, accelerator: str) -> int:
         """Devices that the tenant's own workloads hold beyond its nominal."""
-        terms = self._accounts.terms.get((tenant, accelerator))
-        return max(0, self.used(tenant, accelerator) - (terms.nominal if terms is not None else 0))
+        return max(0, self._accounts.excess((tenant, accelerator)))
 
     def may_reclaim_from(self, tenant: str, other: str, accelerator: str, wanted: int = 0) -> bool:
         """Whether `tenant`, to get `wanted` more, may take devices of the class from workloads of `other`.
@@ -252,8 +216,7 @@ class Entitlements:
         its own. Never true both ways. While a tenant within its nominal finds no room though
         capacity covers all nominals, there is somebody of whom this is true.
         """
-        way, others = tuple(self._forest.upwards(tenant)), tuple(self._forest.upwards(other))
-        return may_reclaim(self._accounts, way, others, accelerator, wanted)
+        return limits.may_reclaim(self._accounts, self.ancestry(tenant), self.ancestry(other), accelerator, wanted)
 
     # Whose turn is it?
 

@@ -7,7 +7,7 @@ those that borrow alike, most of all those that borrow nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from math import inf
 
 from scheduler.queueing.accounts import Accounts, At
@@ -62,7 +62,7 @@ class Shares:
         known: Iterable[str] = accounts.classes.get(name, ())
         for one in (*known, accelerator) if wanted and accelerator not in known else known:
             at, more = (name, one), wanted if one == accelerator else 0
-            borrowed = max(borrowed, self._borrowed(_own_excess(accounts, name, one) + more, name, one))
+            borrowed = max(borrowed, self._borrowed(accounts.excess(at) + more, name, one))
             used = max(used, self._used(accounts.faded_own(at, now) + more, one))
         return borrowed / self._weight(name), used / self._weight(name)
 
@@ -89,33 +89,3 @@ class Shares:
             limit = inf if terms is None else accounts.quota.get(one, 0) + terms.borrow
             found = known[one] = min(limit, accounts.keeps(one) + found)
         return found
-
-
-def may_reclaim(accounts: Accounts, way: Sequence[str], other: Sequence[str], accelerator: str, wanted: int) -> bool:
-    """Whether the first tenant of `way` may take from the first of `other`; both ways go up to a root.
-
-    Every level of `other` below the join must be beyond its quota, and the level of `way`
-    just below it must not be, with `wanted` more.
-    """
-    shared = 0
-    while shared < min(len(way), len(other)) and way[-1 - shared] == other[-1 - shared]:
-        shared += 1
-    for name in other[: len(other) - shared]:
-        if accounts.held[name, accelerator][1] <= accounts.quota.get((name, accelerator), 0):
-            return False
-    if way[0] == other[0] or _own_excess(accounts, other[0], accelerator) <= 0:
-        return False
-    if shared == len(way):  # `other` stands under the tenant, whose own use is what stands beside it
-        return _own_excess(accounts, way[0], accelerator) + wanted <= 0
-    side = way[: len(way) - shared]
-    more = wanted
-    for name in side[:-1]:
-        more = accounts.passes_up((name, accelerator), more)
-    at = (side[-1], accelerator)
-    return accounts.held[at][1] + more <= accounts.quota.get(at, 0)
-
-
-def _own_excess(accounts: Accounts, name: str, accelerator: str) -> int:
-    at = (name, accelerator)
-    terms = accounts.terms.get(at)
-    return accounts.held[at][0] - (terms.nominal if terms is not None else 0)
