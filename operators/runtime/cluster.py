@@ -57,7 +57,9 @@ class Cluster:
         self._api = api
         self._host = str(api.configuration.host)
         connector = aiohttp.TCPConnector(limit=connections, ssl=api.rest_client.ssl_context, keepalive_timeout=60)
-        self._session = aiohttp.ClientSession(connector=connector, read_bufsize=2**20, auto_decompress=True)
+        self._session = aiohttp.ClientSession(connector=connector, read_bufsize=2**20)
+        # As the kubeconfig says: by a proxy, to a server that has another name in its certificate.
+        self._way = {"proxy": api.configuration.proxy, "server_hostname": api.configuration.tls_server_name or None}
         self.writes = 0  # requests that change something, for the benchmark's writes per Job
 
     @classmethod
@@ -100,6 +102,7 @@ class Cluster:
                 data=data,
                 headers=await self._headers(content_type),
                 timeout=aiohttp.ClientTimeout(total=patience),
+                **self._way,
             ) as reply:
                 answer = await reply.read()
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
@@ -121,9 +124,9 @@ class Cluster:
         Ends when the server ends it. Raises ApiFault on a refusal, and when nothing comes for `silence` seconds.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
-        headers = await self._headers("application/json")
+        headers, url = await self._headers("application/json"), self._url(path, query)
         try:
-            async with self._session.request("GET", self._url(path, query), headers=headers, timeout=timeout) as reply:
+            async with self._session.request("GET", url, headers=headers, timeout=timeout, **self._way) as reply:
                 if reply.status != 200:
                     raise _fault(reply.status, await reply.read(), path)
                 begun = b""

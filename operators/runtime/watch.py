@@ -86,7 +86,11 @@ class Watch:
                 raise Expired
             raise ApiFault(int(obj.get("code") or 0), str(obj.get("reason", "")), str(obj.get("message", "")))
         self._since = obj["metadata"]["resourceVersion"]
-        if kind == "DELETED":
-            self._store.forget(obj)
-        elif kind != "BOOKMARK":
-            self._store.observe(obj)
+        try:
+            if kind == "DELETED":
+                self._store.forget(obj)
+            elif kind != "BOOKMARK":
+                self._store.observe(obj)
+        except Exception:
+            # One object that a listener cannot read must not stop the watching of all others.
+            log.exception("%s %s was not taken in whole", self.kind, obj["metadata"].get("name"))

@@ -45,8 +45,10 @@ class Server:
             yield [line, b""]
 
 
-async def follow(server: Server) -> Store:
+async def follow(server: Server, listener: Any = None) -> Store:
     store = Store(RESOURCES["Pod"])
+    if listener is not None:
+        store.listen(listener)
     task = asyncio.create_task(Watch(server, store).run())  # type: ignore[arg-type]
     await asyncio.wait_for(server.idle.wait(), 10)
     task.cancel()
@@ -83,3 +85,15 @@ async def test_an_unreachable_server_is_asked_again_from_the_same_place() -> Non
     store = await follow(server)
     assert server.asked == ["11", "11", "12"]
     assert names(store) == ["a", "b"]
+
+
+async def test_an_object_that_a_listener_cannot_read_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def listener(old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        if new is not None and new["metadata"]["name"] == "bad":
+            raise ValueError("unreadable")
+
+    server = Server([([], "11")], [[event("ADDED", pod("bad", 12)), event("ADDED", pod("good", 13))]])
+    store = await follow(server, listener)
+    assert server.asked == ["11", "13"]
+    assert "good" in names(store)
+    assert "Pod bad was not taken in whole" in caplog.text
