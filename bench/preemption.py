@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -63,6 +63,9 @@ class Everybody:
 
     def may_reclaim_from(self, tenant: str, other: str, accelerator: str, wanted: int) -> bool:
         return True
+
+    def reclaimable(self, tenant: str, accelerator: str, wanted: int, losses: Sequence[tuple[str, int]]) -> int:
+        return len(losses)
 
     def same_cohort(self, tenant: str, other: str) -> bool:
         return False

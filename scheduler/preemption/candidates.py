@@ -10,7 +10,7 @@ import numpy as np
 from scheduler.fleet import WorkloadState
 from scheduler.placement.bestfit import Ints, Mask
 from scheduler.preemption.decision import Budget, Claim, Cost, Preemption, Shrink, Victim
-from scheduler.preemption.eligible import WORDS, Codes, eligible
+from scheduler.preemption.eligible import NOT, RECLAIM, WORDS, Codes, eligible
 from scheduler.preemption.entitlements import Entitlements
 from scheduler.preemption.search import Found, Quota, search
 from scheduler.preemption.standing import Standing
@@ -21,7 +21,7 @@ from scheduler.running.elasticity import extra_pods, shrunk
 from scheduler.running.question import Question
 from scheduler.running.room import PoolRoom, adjust, by_row, summed
 
-_RETRIES = 4  # searches without what a tenant's budget forbids
+_RETRIES = 8  # searches without what a budget or a quota forbids
 
 
 class Candidates:
@@ -104,18 +104,22 @@ class Candidates:
         free = room.supply.free[: room.supply.ready] + self._coming[name]
         quota = self._quota(claim, accelerator)
         for order in (self._worth.by_cost, self._worth.by_size):
-            found = self._within_budget(room, question, free[:, question.columns], order, right.copy(), quota)
+            found = self._within_budget(claim, room, question, free[:, question.columns], order, right.copy(), quota)
             if found is not None:
                 return self._answer(claim, name, found, right)
         return None
 
     def _within_budget(
-        self, room: PoolRoom, question: Question, free: Ints, order: Ints, right: Codes, quota: Quota
+        self, claim: Claim, room: PoolRoom, question: Question, free: Ints, order: Ints, right: Codes, quota: Quota
     ) -> Found | None:
         for _ in range(_RETRIES):
             found = search(room, question, free, order[right[order] > 0], quota, self._cost)
             if found is None:
                 return None
+            too_much = self._beyond_reclaim(claim, room.supply.pool.accelerator, found.items, right)
+            if too_much is not None:
+                right[[2 * too_much + BASE, 2 * too_much + EXTRA]] = NOT
+                continue
             by_tenant: dict[str, list[int]] = {}
             for item in found.items.tolist():
                 by_tenant.setdefault(self._running.tenants[int(self._running.tenant[item // 2])], []).append(item)
@@ -131,6 +135,17 @@ class Candidates:
                 spared[[2 * slot + part for slot in allowed for part in (BASE, EXTRA)]] = False
                 right[spared] = 0
         return None
+
+    def _beyond_reclaim(self, claim: Claim, accelerator: str, items: Ints, right: Codes) -> int | None:
+        """The first slot that may not be reclaimed once those before it are gone: its side is back at its quota."""
+        running, devices = self._running, self._running.devices.reshape(-1)
+        slots = _workloads(items[right[items] == RECLAIM].tolist())
+        of_slot: Counter[int] = Counter()
+        for item in items.tolist():
+            of_slot[item // 2] += int(devices[item])
+        losses = [(running.tenants[int(running.tenant[slot])], of_slot[slot]) for slot in slots]
+        many = self._rights.reclaimable(claim.tenant, accelerator, claim.ask.devices, losses)
+        return slots[many] if many < len(slots) else None
 
     def _left(self, tenant: str) -> int:
         least: int = self._budget.per_cycle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -25,6 +26,12 @@ class Entitlements(Protocol):
 
     def may_reclaim_from(self, tenant: str, other: str, accelerator: str, wanted: int) -> bool:
         """Whether `tenant`, for `wanted` devices, may have back what `other` borrows."""
+
+    def reclaimable(self, tenant: str, accelerator: str, wanted: int, losses: Sequence[tuple[str, int]]) -> int:
+        """How many of these (whose, devices) may be reclaimed one after the other, up to the first that may not.
+
+        Each lowers what its side borrows, so that the next may no longer be due.
+        """
 
     def same_cohort(self, tenant: str, other: str) -> bool:
         """Whether priorities of the two are compared: they share a parent whose policy says so."""

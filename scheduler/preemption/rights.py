@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from scheduler.fleet import TenantState
@@ -19,6 +19,15 @@ class Ledger(Protocol):
 
     def may_reclaim_from(self, tenant: str, other: str, accelerator: str, wanted: int) -> bool:
         """Whether the other's side borrows what the tenant's side lent."""
+
+    def charge(self, tenant: str, accelerator: str, devices: int) -> None:
+        """So many more are used, or fewer."""
+
+    def mark(self) -> int:
+        """A point that `rollback` goes back to."""
+
+    def rollback(self, mark: int) -> None:
+        """Undo what was charged since."""
 
 
 class Rights:
@@ -43,6 +52,16 @@ class Rights:
 
     def may_reclaim_from(self, tenant: str, other: str, accelerator: str, wanted: int) -> bool:
         return self._ledger.may_reclaim_from(tenant, other, accelerator, wanted)
+
+    def reclaimable(self, tenant: str, accelerator: str, wanted: int, losses: Sequence[tuple[str, int]]) -> int:
+        mark, many = self._ledger.mark(), 0
+        for other, devices in losses:
+            if not self._ledger.may_reclaim_from(tenant, other, accelerator, wanted):
+                break
+            self._ledger.charge(other, accelerator, -devices)
+            many += 1
+        self._ledger.rollback(mark)
+        return many
 
     def same_cohort(self, tenant: str, other: str) -> bool:
         mine, theirs = self._tenants.get(tenant), self._tenants.get(other)

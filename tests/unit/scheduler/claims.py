@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from scheduler import ClassQuota, Fleet, NodeState, PodSet, PoolState, TenantState, WorkloadState
@@ -37,6 +38,14 @@ class Flat:
 
     def may_reclaim_from(self, tenant: str, other: str, accelerator: str, wanted: int) -> bool:
         return self.excess(other, accelerator) > 0
+
+    def reclaimable(self, tenant: str, accelerator: str, wanted: int, losses: Sequence[tuple[str, int]]) -> int:
+        left = dict(self.used)
+        for many, (other, devices) in enumerate(losses):
+            if left.get(other, 0) <= self.nominal(other, accelerator):
+                return many
+            left[other] -= devices
+        return len(losses)
 
     def same_cohort(self, tenant: str, other: str) -> bool:
         return self.cohort

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler import Fleet, PodSet, WorkloadState
+from scheduler import ClassQuota, Fleet, PodSet, TenantState, WorkloadState
 from scheduler.fleet.state import Resources
 from scheduler.placement.supply import Supply
-from scheduler.preemption import Budget, Preemption, Shortfall
-from tests.unit.scheduler.claims import CLASS, GPU, Cycle, Flat, run, work, world
+from scheduler.preemption import Budget, Candidates, Preemption, Rights, Shortfall
+from scheduler.queueing.entitlements import Entitlements as Ledger
+from tests.unit.scheduler.claims import CLASS, GPU, Cycle, Flat, run, used_by, work, world
 
 
 def victims(found: Preemption | None) -> list[str]:
@@ -326,3 +327,23 @@ def test_the_supply_is_as_before_after_a_search() -> None:
     assert cycle.find(work("w", 1, 4, priority=1)) is not None
     assert (cycle.supply.pools["h200"].free == before).all()
     assert isinstance(cycle.supply, Supply)
+
+
+def test_of_an_organisation_no_more_is_reclaimed_than_it_borrows_together() -> None:
+    """Its teams have no nominal of their own and use what the organisation has, and 4 devices beyond."""
+    made = world(4, names="")
+    for name, parent, nominal in ("org", "", 8), ("left", "org", 0), ("right", "org", 0), ("w", "", 12):
+        made.upsert_tenant(TenantState(name, parent=parent, quota={CLASS: ClassQuota(nominal, 100)}))
+    for node, owner in enumerate(["left", "right", "left"]):
+        run(made, work(f"r{node}", 1, 4, tenant=owner, admitted_at=float(node)), (node, 1))
+    run(made, work("other", 1, 4, tenant="w", preemptible=False), (3, 1))
+    ledger = Ledger(made.tenants.values(), {(name, CLASS): used for name, used in used_by(made).items()}, {CLASS: 20})
+
+    def find(count: int) -> Preemption | None:
+        cycle = Cycle(made)
+        rights = Rights(ledger.as_scratch(100.0), made.tenants)
+        candidates = Candidates(cycle.running, cycle.rooms, rights, 100.0)
+        return candidates.find(cycle.claim(work("c", count, 4, tenant="w")), ["h200"])
+
+    assert len(victims(find(1))) == 1
+    assert find(2) is None
