@@ -174,3 +174,15 @@ def test_a_row_is_whole_again_when_all_shares_are_given_back() -> None:
     assert 1 not in rows
     rows.open(2, 1, {0: 1500, 5: 10})
     assert rows.free(np.array([2])).tolist() == [[0, 0]]
+
+
+def test_machines_are_bought_for_shares_as_many_as_they_need() -> None:
+    made = fleet(pools=[pool(allocatable=SMALL, per_node=2, maximum=5)], nodes=0)
+    made.upsert_workload(shared_job("gang", 400, count=9))  # two of them to a device
+    decided, memory = plan(made, Memory(), 0.0)
+    assert len(decided.machine_requests) == 3
+    apply(made, decided)
+    decided, _ = plan(made, memory, 1.0)
+    apply(made, replace(decided, machine_removals=()))
+    assert len(made.devices.of_node) == 3
+    check(made)
