@@ -29,6 +29,10 @@ larger in lexicographic order:
 
 X is lost only with one of these, and regained in free room alone. As (V, R, X) is bounded, a
 set of workloads to which none is added comes to rest.
+
+The argument is about tenants without parents. Under parents a workload beyond its tenant's own
+nominal may claim what an organisation lent: there the ledger decides, victim by victim
+(`Entitlements.reclaimable`), and that it comes to rest is tested, not proven.
 """
 
 from scheduler.preemption.candidates import Candidates

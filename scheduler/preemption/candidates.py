@@ -181,7 +181,10 @@ class Candidates:
             if workload is None:
                 raise AssertionError(f"slot {slot} is a hole")
             if slot in whole:
-                devices, lost = int(running.devices[slot].sum()), float(self._worth.lost[2 * slot : 2 * slot + 2].sum())
+                # Its extra pods may have been given up for somebody before.
+                mine = found.items[found.items // 2 == slot]
+                devices = int(running.devices.reshape(-1)[mine].sum())
+                lost = float(self._worth.lost[mine].sum())
                 why = WORDS[int(right[2 * slot + BASE])]
                 victims.append(Victim(workload.key, workload.tenant, why, devices, lost))
             else:

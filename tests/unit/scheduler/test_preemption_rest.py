@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from scheduler import Fleet, PodSet, WorkloadState
-from scheduler.preemption import ask_of, extend
+from scheduler import ClassQuota, Fleet, PodSet, TenantState, WorkloadState
+from scheduler.preemption import Rights, ask_of, extend
 from scheduler.preemption.elastic import largest
+from scheduler.queueing.entitlements import Entitlements as Ledger
 from scheduler.running.room import take
 from tests.unit.scheduler.claims import CLASS, GPU, Cycle, Flat, world
 
@@ -166,6 +167,53 @@ def explore(examples: int, steps: int) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+class Ledgers:
+    """The real ledger, with parents, made anew whenever `used` has changed."""
+
+    def __init__(self, tenants: dict[str, TenantState]) -> None:
+        self._tenants, self.used = tenants, {}
+        self._known: tuple[dict[str, int], Rights] | None = None
+
+    def __getattr__(self, name: str) -> object:
+        if self._known is None or self._known[0] != self.used:
+            used = {(tenant, CLASS): devices for tenant, devices in self.used.items() if devices}
+            ledger = Ledger(self._tenants.values(), used, {CLASS: NODES * PER_NODE})
+            self._known = dict(self.used), Rights(ledger.as_scratch(0.0), self._tenants)
+        return getattr(self._known[1], name)
+
+
+def cycles_until_rest(seed: int) -> int:
+    """Two organisations of two teams each and one tenant beside them."""
+    rng = random.Random(seed)
+    made, tenants = world(NODES, PER_NODE, racks=2, names=""), {}
+    for name, parent in ("P", ""), ("Q", ""), ("p1", "P"), ("p2", "P"), ("q1", "Q"), ("q2", "Q"), ("c", ""):
+        quota = {CLASS: ClassQuota(rng.choice([0, 0, 1, 2, 3, 4, 6]), 100)}
+        tenants[name] = TenantState(name, parent=parent, quota=quota)
+        made.upsert_tenant(tenants[name])
+    for index in range(rng.randint(5, 14)):
+        count, each = rng.randint(1, 4), rng.randint(1, 4)
+        pods = PodSet("main", count, {"cpu": 100, GPU: each}, min_count=rng.choice([0, 0, rng.randrange(count)]))
+        name, tenant = f"w{index:02}", rng.choice(["p1", "p2", "q1", "q2", "c"])
+        one = WorkloadState(f"x/{name}", name, tenant, float(index), (pods,), rng.choice(PRIORITIES))
+        made.upsert_workload(replace(one, required_topology=rng.choice(["", "", "rack"])))
+    rights = Ledgers(tenants)
+    for step in range(60):
+        held = dict(made.workloads)
+        cycle(made, rights, float(step + 1))  # type: ignore[arg-type]
+        if made.workloads == held:
+            return step
+    raise AssertionError("no rest after 60 cycles")
+
+
+def test_under_parents_it_comes_to_rest_too() -> None:
+    assert max(cycles_until_rest(seed) for seed in range(15)) < 20
+
+
+@pytest.mark.campaign
+def test_under_parents_it_comes_to_rest_too_over_many_sets() -> None:
+    assert max(cycles_until_rest(seed) for seed in range(15, 1000)) < 30
 
 
 def test_a_closed_set_of_workloads_comes_to_rest() -> None:

@@ -199,6 +199,21 @@ def test_a_second_claim_of_a_plan_neither_takes_the_room_of_the_first_nor_a_vict
     assert cycle.candidates.disruptions == 2
 
 
+def test_a_gang_that_has_given_up_pods_before_has_only_the_others_to_lose() -> None:
+    made = world(2)
+    one = replace(work("e", 2, 4), pod_sets=(PodSet("main", 2, {"cpu": 100, GPU: 4}, min_count=1),))
+    run(made, one, (0, 1), (1, 1), admitted_at=0.0)
+    cycle = Cycle(made, now=10.0)
+    lost = []
+    for name in ("w0", "w1"):
+        claimant = work(name, 1, 4, priority=1)
+        found = cycle.find(claimant)
+        assert found is not None
+        cycle.candidates.commit(cycle.claim(claimant), found)
+        lost += [(gone.devices, getattr(gone, "lost", None)) for gone in (*found.shrinks, *found.victims)]
+    assert lost == [(4, None), (4, 40.0)]
+
+
 def test_shares_of_devices_evict_nobody() -> None:
     made = world(1)
     run(made, work("r", 1, 4), (0, 1))
