@@ -21,6 +21,7 @@ from tests.integration.operators_harness import Operators, World, condition, hol
 CLASS, TENANT = "H100", "kinds-test"
 KINDS = Path(__file__).parent / "kinds"
 Obj = dict[str, Any]
+pytestmark = pytest.mark.campaign
 JOBSET = "system:serviceaccount:jobset-system:jobset-controller-manager"
 KUBERAY = "system:serviceaccount:ray-system:kuberay-operator"
 TRAINER = "system:serviceaccount:kubeflow-system:kubeflow-trainer-controller-manager"
@@ -30,6 +31,7 @@ class Patient(World):
     """Admission policies that change objects learn of a new CRD some seconds after it is served (503 until then)."""
 
     acting: tuple[str, ...] = ()
+    operators: Operators
 
     def apply(self, *objects: Obj) -> None:
         def send() -> bool:
@@ -58,6 +60,7 @@ def world(installed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> 
     operators = Operators(installed, Path(tmp_path_factory.mktemp("operators")) / "operators.log")
     operators.start()
     one = Patient(installed)
+    one.operators = operators
     one.apply(site(), pool("kinds", CLASS, maximum=4, delay=30))
     one.tenant_with_namespace(TENANT, CLASS, 32)
     for file in sorted(KINDS.glob("*.yaml")):
@@ -213,6 +216,21 @@ def test_a_jobset_that_is_stopped_is_suspended_and_gives_its_room_back(world: Wo
         state=lambda: world.describe(TENANT),
     )
     remove(world, "jobset", "stopped")
+
+
+def test_a_restart_knows_the_kinds_from_the_start_and_goes_on_with_what_runs(world: Patient) -> None:
+    world.apply(jobset("kept", 6))
+    placed = admitted(world, "JobSet", "kept")["status"]["admission"]
+    world.operators.kill()
+    account = make_children(world, "kept")
+    world.operators.start()
+    until("its pods end", lambda: [p["status"]["phase"] for p in world.list("pod", TENANT)] == ["Succeeded"] * 5)
+    ended = '{"conditions":[{"type":"Completed","status":"True","reason":"AllJobsCompleted","message":""}]}'
+    account.status("jobset", "kept", ended)
+    done = finished(world, "JobSet", "kept")
+    assert done["status"]["admission"] == placed
+    assert not holds(done, "Evicted")
+    remove(world, "jobset", "kept")
 
 
 def test_nobody_but_the_queue_unsuspends(world: World) -> None:

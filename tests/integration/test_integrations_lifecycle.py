@@ -28,6 +28,7 @@ from tests.integration.operators_harness import Operators, World, condition, hol
 CLASS, TENANT = "H100", "lifecycle-test"
 KINDS = Path(__file__).parent / "kinds"
 Obj = dict[str, Any]
+pytestmark = pytest.mark.campaign
 NOW = "2026-01-01T00:00:00Z"
 
 
