@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ class Case:
     """`base` changed by `good` passes; changed by `bad` it is refused.
 
     `verb`: create; update (merge patch), strategic (its like, which merges lists by name), add (one entry to a
-    list of the spec), put; delete.
+    list of the spec), put; delete; orphan (delete that leaves the dependents).
     """
 
     policy: str
@@ -205,6 +206,8 @@ CASES = [
         {"metadata": {"annotations": {"a": "b"}}},
         verb="update",
     ),
+    Case("no-orphans", "metadata.ownerReferences of its pods", STORED_JOB, {}, verb="orphan"),
+    Case("no-orphans", "metadata.ownerReferences of its pods", JOBSET, {}, verb="orphan"),
     Case("kinds-queued", "spec.suspend:", JOBSET, {"spec": {"suspend": False}}, {"spec": {"suspend": False}}, verb="update", good_user="operator"),
     Case("namespaces", "spec.finalizers of", NAMESPACE, {"spec": {"finalizers": []}}, verb="put", user=ADMIN, path="finalize"),
     Case("namespaces", "metadata.labels: kekkai.dev labels", NAMESPACE, {"metadata": {"labels": {"kekkai.dev/ready": None}}}, {"metadata": {"labels": {"team": "x"}}}, verb="update", user=ADMIN),
@@ -374,7 +377,9 @@ async def test_validation(case: Case, users: dict[str, Path], installed: Control
         assert case.starts in said
         whole = [m for policy, m in validations() if policy == case.policy and m.startswith(case.starts)]
         assert all(message in said for message in whole), said
-        if case.verb != "delete":
+        if case.verb == "orphan":
+            await _send(dataclasses.replace(case, verb="delete"), {}, users[case.user])
+        elif case.verb != "delete":
             await _send(case, case.good, users[case.good_user or case.user])
     finally:
         if strict:
@@ -403,8 +408,9 @@ async def _send(case: Case, change: Obj, user: Path) -> None:
             await cluster.request("POST", collection, query, body)
             return
         path = f"{collection}/{meta['name']}"
-        if case.verb == "delete":
-            await cluster.request("DELETE", path, query)
+        if case.verb in {"delete", "orphan"}:
+            orphan = {"propagationPolicy": "Orphan"} if case.verb == "orphan" else {}
+            await cluster.request("DELETE", path, query | orphan)
             return
         whole = f"{path}/{case.path}" if case.path else path
         if case.verb == "put":
