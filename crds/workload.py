@@ -6,7 +6,7 @@ itself (`spec.job`).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -256,6 +256,9 @@ class CheckState(Model):
     )
     message: str = Field(default="", max_length=4096)
     last_transition_time: str = Field(json_schema_extra={"format": "date-time"})
+    pod_annotations: Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=16)] = Field(
+        default_factory=dict, description="Annotations that its pods get when they are let go."
+    )
 
 
 class Requeue(Model):
@@ -280,7 +283,9 @@ class WorkloadStatus(Model):
         default=None, ge=0, description="Of its earlier runs, while spec.maximumRuntimeSeconds holds."
     )
     position: int | None = Field(
-        default=None, ge=1, description="Place in its tenant's line by priority and age, 1 is the first; written seldom."
+        default=None,
+        ge=1,
+        description="Place in its tenant's line by priority and age, 1 is the first; written seldom.",
     )
     admission_checks: list[CheckState] = Field(
         default_factory=list,

@@ -59,6 +59,14 @@ def check_to_stop(workload: Object) -> Reason | None:
     return None
 
 
+def pod_annotations(workload: Object) -> dict[str, str]:
+    """What the admission checks that let it start want to stand on its pods."""
+    out: dict[str, str] = {}
+    for name in workload["spec"].get("admissionChecks") or ():
+        out.update((check_state(workload, name) or {}).get("podAnnotations") or {})
+    return out
+
+
 def next_requeue(workload: Object, now: datetime) -> dict[str, Any]:
     """`status.requeue` after one more failure to become ready: pauses double from the base up to the maximum."""
     policy = workload["spec"].get("podsReady") or {}

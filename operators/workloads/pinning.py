@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crds.labels import HOSTNAME, SCHEDULING_GATE
 from operators.planning.batch_job import BATCH_JOB
 from operators.planning.fleet_objects import has_ended
 from operators.planning.holding import admitted_places, free_places
+from operators.planning.outlook import pod_annotations
 from operators.planning.pod_requests import exceeds, pod_requests, read_amounts
 from operators.planning.queued_kind import QueuedKind
 
@@ -24,6 +25,7 @@ class Pin:
 
     pod: Object
     node: str
+    annotations: Mapping[str, str] = field(default_factory=dict)  # that it gets with it
 
 
 def gated(pods: Iterable[Object]) -> list[Object]:
@@ -59,7 +61,8 @@ def assign(workload: Object, pods: Sequence[Object], kind: QueuedKind = BATCH_JO
         more, without = _assign(those, places.get(pod_set, []), free.get(pod_set, []))
         pins += more
         left += without
-    return tuple(pins), left
+    notes = pod_annotations(workload)
+    return tuple(replace(pin, annotations=notes) if notes else pin for pin in pins), left
 
 
 def _assign(pods: Sequence[Object], places: Sequence[str], free: list[str]) -> tuple[list[Pin], int]:
@@ -114,6 +117,14 @@ def patch(pin: Pin) -> list[dict[str, Any]]:
         operations.append({"op": "add", "path": "/spec/nodeSelector", "value": {HOSTNAME: pin.node}})
     elif HOSTNAME not in selector:
         operations.append({"op": "add", "path": f"/spec/nodeSelector/{_escaped(HOSTNAME)}", "value": pin.node})
+    there = meta.get("annotations")
+    if pin.annotations and there is None:
+        operations.append({"op": "add", "path": "/metadata/annotations", "value": dict(pin.annotations)})
+    else:
+        operations += [
+            {"op": "add", "path": f"/metadata/annotations/{_escaped(name)}", "value": text}
+            for name, text in pin.annotations.items()
+        ]
     kept = [gate for gate in gates if gate["name"] != SCHEDULING_GATE]
     if kept:
         operations.append({"op": "replace", "path": "/spec/schedulingGates", "value": kept})

@@ -17,6 +17,7 @@ from typing import Any
 from crds.conditions import FINISHED, is_true
 from crds.labels import API_VERSION, MANAGED_BY, MANAGED_BY_VALUE, TENANT
 from operators.planning.fleet_objects import seconds
+from operators.planning.outlook import check_state
 
 Object = Mapping[str, Any]
 
@@ -37,6 +38,7 @@ class Verdict:
     create: int | None = None  # the attempt to ask for
     delete: tuple[int, ...] = ()  # attempts whose requests are to go
     again: float | None = None  # seconds until the next look
+    attempt: int | None = None  # whose capacity its pods use
 
 
 def checks_of(workload: Object) -> tuple[str, ...]:
@@ -86,7 +88,8 @@ def judge(workload: Object, requests: Mapping[int, Object], may_ask: bool, now: 
             PENDING, "the capacity was not used in time; it is asked for anew", delete=everything, again=_POLL
         )
     if _says(one, "Provisioned"):
-        return Verdict(READY, f"capacity is there{_why(one, 'Provisioned')}", again=None if admitted else _POLL)
+        again = None if admitted else _POLL
+        return Verdict(READY, f"capacity is there{_why(one, 'Provisioned')}", again=again, attempt=attempt)
     kind = "Accepted" if _condition(one, "Accepted") else "Provisioned"
     return Verdict(PENDING, f"capacity is asked for{_why(one, kind)}", again=_POLL)
 
@@ -145,10 +148,19 @@ def template_name(request: str, pod_set: str) -> str:
     return f"{request}-{pod_set}"
 
 
-def entry(check: str, verdict: Verdict, before: Object | None, now: str) -> dict[str, Any]:
+def entry(workload: Object, check: str, verdict: Verdict, now: str) -> dict[str, Any]:
     """The check's entry in status.admissionChecks; its time changes with its state only."""
+    before = check_state(workload, check)
     since = before["lastTransitionTime"] if before is not None and before["state"] == verdict.state else now
-    return {"name": check, "state": verdict.state, "message": verdict.message[:4096], "lastTransitionTime": since}
+    out = {"name": check, "state": verdict.state, "message": verdict.message[:4096], "lastTransitionTime": since}
+    if verdict.attempt is None:
+        return out
+    return out | {
+        "podAnnotations": {
+            f"{CLASS_DOMAIN}/consume-provisioning-request": request_name(workload, check, verdict.attempt),
+            f"{CLASS_DOMAIN}/provisioning-class-name": class_of(check),
+        }
+    }
 
 
 def has_room(devices: int, available: Mapping[str, int], classes: Iterable[str]) -> bool:

@@ -62,7 +62,7 @@ class ProvisioningCheck:
             verdict = Verdict(provisioning.PENDING, message, again=60.0)
         self._note(key, workload, verdict, bool(requests) or verdict.create is not None)
         before = check_state(workload, check)
-        entry = provisioning.entry(check, verdict, before, timestamp(now))
+        entry = provisioning.entry(workload, check, verdict, timestamp(now))
         if before is None or dict(before) != entry:
             await self._write(workload, entry)
         return verdict.again

@@ -164,7 +164,7 @@ def test_a_check_of_another_controller_lets_it_start_and_takes_its_word_back(wor
 
 
 def test_capacity_is_asked_of_the_autoscaler_and_awaited(world: World) -> None:
-    world.apply(annotated("asking", pods=2, admission_checks="provisioning-check-capacity"))
+    world.apply(annotated("asking", run_seconds=8, pods=2, admission_checks="provisioning-check-capacity"))
     request = until(
         "a ProvisioningRequest is made",
         lambda: next(iter(world.list("provisioningrequest", TENANT)), None),
@@ -187,6 +187,10 @@ def test_capacity_is_asked_of_the_autoscaler_and_awaited(world: World) -> None:
     change = json.dumps({"status": {"conditions": [ready]}})
     where = ("-n", TENANT, "--subresource=status", "--type=merge", "-p", change)
     world.plane.kubectl("patch", "provisioningrequest", request["metadata"]["name"], *where)
+    running(world, 2)
+    consumes = "autoscaling.x-k8s.io/consume-provisioning-request"
+    for one in world.list("pod", TENANT):
+        assert one["metadata"]["annotations"][consumes] == request["metadata"]["name"]
     done = reaches(world, "asking", "is finished", lambda one: holds(one, "Finished"))
     assert holds(done, "Ready")
     until("the request is gone", lambda: not world.list("provisioningrequest", TENANT))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from operators.workloads.pinning import assign, patch
 from operators.workloads.provisioning import (
     Verdict,
     checks_of,
@@ -18,7 +19,7 @@ from operators.workloads.provisioning import (
     request_name,
     template_bodies,
 )
-from tests.unit.workloads.workload_objects import workload
+from tests.unit.workloads.workload_objects import pod, workload
 
 CHECK = "provisioning-check-capacity"
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -95,7 +96,7 @@ def test_making_it_inactive_forgets_all_attempts_and_an_end_tidies_up() -> None:
 
 def test_capacity_that_goes_while_it_runs_puts_it_back() -> None:
     runs = asking({"x": 3})
-    assert said({1: answer(Provisioned="")}, one=runs) == Verdict("Ready", "capacity is there")
+    assert said({1: answer(Provisioned="")}, one=runs) == Verdict("Ready", "capacity is there", attempt=1)
     assert said({1: answer(Provisioned="", BookingExpired="")}, one=runs).state == "Ready", "it was used in time"
     assert said({1: answer(Provisioned="", CapacityRevoked="")}, one=runs).state == "Retry"
     assert said({}, one=runs).state == "Retry"
@@ -121,7 +122,27 @@ def test_the_request_asks_for_the_pods_of_each_set() -> None:
 
 
 def test_the_entrys_time_changes_with_its_state_only() -> None:
-    first = entry(CHECK, Verdict("Pending", "a"), None, "t1")
-    again = entry(CHECK, Verdict("Pending", "b"), first, "t2")
+    one = asking()
+    first = entry(one, CHECK, Verdict("Pending", "a"), "t1")
+    one["status"]["admissionChecks"] = [first]
+    again = entry(one, CHECK, Verdict("Pending", "b"), "t2")
     assert again == {"name": CHECK, "state": "Pending", "message": "b", "lastTransitionTime": "t1"}
-    assert entry(CHECK, Verdict("Ready", ""), again, "t3")["lastTransitionTime"] == "t3"
+    assert entry(one, CHECK, Verdict("Ready", ""), "t3")["lastTransitionTime"] == "t3"
+
+
+def test_its_pods_say_whose_capacity_they_use() -> None:
+    one = asking({"x": 3})
+    one["status"]["admissionChecks"] = [entry(one, CHECK, said({2: answer(Provisioned="")}), "t")]
+    notes = {
+        "autoscaling.x-k8s.io/consume-provisioning-request": request_name(one, CHECK, 2),
+        "autoscaling.x-k8s.io/provisioning-class-name": "check-capacity.autoscaling.x-k8s.io",
+    }
+    bare, noted = pod("a"), pod("b", index=1)
+    pins = {pin.pod["metadata"]["name"]: pin for pin in assign(one, [bare, noted])[0]}
+    assert [pin.annotations for pin in pins.values()] == [notes, notes]
+    assert {"op": "add", "path": "/metadata/annotations", "value": notes} in patch(pins["a"])
+    added = [each["path"] for each in patch(pins["b"]) if "annotations" in each["path"]]
+    assert added == [
+        "/metadata/annotations/autoscaling.x-k8s.io~1consume-provisioning-request",
+        "/metadata/annotations/autoscaling.x-k8s.io~1provisioning-class-name",
+    ]
