@@ -15,239 +15,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import heapq
 import json
 import os
 import sys
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from kueue_baseline.foreign import Foreign
+from kueue_baseline.load import CLASSES, COHORTS, NODES, NOMINAL, PEER, QUEUES, RUNNER, SYSTEM, class_of, setup_objects
 from rich.console import Console
 from rich.table import Table
 
-from crds.conditions import is_true, timestamp
+from crds.conditions import is_true
 from crds.labels import OPERATOR_USER
 from local.controlplane import ControlPlane
 from local.stack import install
-from operators.runtime import RESOURCES, ApiFault, Cluster, Store
+from operators.runtime import RESOURCES, Cluster
 from operators.runtime.watch import Watch
-
-API = "kekkai.dev/v1alpha1"
-GPU = "nvidia.com/gpu"
-COHORTS, QUEUES, NODES = 5, 6, 15
-NOMINAL, BORROW = 20, 100
-SYSTEM, RUNNER = "kekkai-system", "foreign-controller"
-WORKLOADS = RESOURCES["Workload"]
-
-
-@dataclass(frozen=True, slots=True)
-class Class:
-    """A class of Kueue's baseline configuration."""
-
-    name: str
-    count: int  # a queue
-    every: float  # seconds between two arrivals in a queue
-    devices: int
-    runtime: float  # seconds
-    priority: int
-
-
-CLASSES = (
-    Class("large", 50, 1.2, 20, 1.0, 200),
-    Class("medium", 100, 0.5, 5, 0.5, 100),
-    Class("small", 350, 0.1, 1, 0.2, 50),
-)
-PEER = {  # Kueue v0.19 built and run on two cores (reference/scheduling.md)
-    "seconds": 470,
-    "perSecond": 32,
-    "usePercent": 62,
-    "cpu": {"operators": 129, "kube-apiserver": 611},
-    "rssMb": {"operators": 633, "kube-apiserver": 1900},
-    "wait": {"small": 259, "medium": 149, "large": 51},
-}
-
-
-def tenants() -> dict[str, str]:
-    """Tenant, which is a namespace too, to the pool that is its cohort's."""
-    return {f"cohort-{c}-queue-{q}": f"cohort-{c}" for c in range(COHORTS) for q in range(QUEUES)}
-
-
-def setup_objects() -> list[dict[str, Any]]:
-    """The site, a pool a cohort, a tenant a queue."""
-    out: list[dict[str, Any]] = [
-        {"apiVersion": API, "kind": "Site", "metadata": {"name": "tokyo"}, "spec": {"jurisdiction": "JP"}}
-    ]
-    for cohort in dict.fromkeys(tenants().values()):
-        spec: dict[str, Any] = {
-            "site": "tokyo",
-            "accelerator": {"type": "H200", "perNode": 8},
-            "scaling": {"min": NODES, "max": NODES},
-            "provider": {"kwok": {}},
-        }
-        out.append({"apiVersion": API, "kind": "AcceleratorPool", "metadata": {"name": cohort}, "spec": spec})
-    for tenant, cohort in tenants().items():
-        spec = {
-            "owners": [{"kind": "User", "name": "owner"}],
-            "namespaces": [{"name": tenant}],
-            "quota": [{"accelerator": "H200", "nominal": NOMINAL, "borrow": BORROW}],
-            "isolation": {"pools": [cohort]},
-        }
-        out.append({"apiVersion": API, "kind": "Tenant", "metadata": {"name": tenant}, "spec": spec})
-    binding = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": RUNNER},
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io",
-            "kind": "ClusterRole",
-            "name": "kekkai-external-controller",
-        },
-        "subjects": [{"kind": "ServiceAccount", "name": RUNNER, "namespace": SYSTEM}],
-    }
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": RUNNER, "namespace": SYSTEM}}
-    return [*out, account, binding]
-
-
-def workload(tenant: str, of: Class, index: int) -> dict[str, Any]:
-    """A Workload as a foreign controller makes it for its own object."""
-    name = f"{of.name}-{index}"
-    return {
-        "apiVersion": API,
-        "kind": "Workload",
-        "metadata": {"name": name, "namespace": tenant, "labels": {"class": of.name}},
-        "spec": {
-            "ref": {"apiVersion": "bench.example/v1", "kind": "Task", "name": name, "uid": f"{tenant}-{name}"},
-            "tenant": tenant,
-            "priority": of.priority,
-            "podSets": [{"name": "main", "count": of.devices, "requests": {"cpu": "1", GPU: "1"}}],
-        },
-    }
-
-
-@dataclass
-class Foreign:
-    """The foreign controller: creates on time, starts what is admitted, reports the end. Single-threaded."""
-
-    cluster: Cluster
-    total: int
-    started: float = 0.0
-    created: dict[tuple[str, str], float] = field(default_factory=dict)  # when the creation was sent
-    admitted: dict[tuple[str, str], float] = field(default_factory=dict)
-    ended: dict[tuple[str, str], float] = field(default_factory=dict)  # when its Finished was answered
-    evictions: int = 0
-    retries: int = 0
-    store: Store = field(default_factory=lambda: Store(WORKLOADS))
-    _running: list[tuple[float, tuple[str, str]]] = field(default_factory=list)
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    def observe(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
-        """A Workload changed: is it admitted now?"""
-        if new is None or (new.get("status") or {}).get("admission") is None:
-            return
-        key = (new["metadata"]["namespace"], new["metadata"]["name"])
-        if is_true(new, "Evicted"):
-            if key in self.admitted and not is_true(new, "Finished"):
-                self.evictions += 1
-                del self.admitted[key]
-                self._spawn(self._report(key, "PodsReady", "False", "Stopped"))
-        elif key not in self.admitted:
-            self.admitted[key] = time.monotonic()
-            heapq.heappush(self._running, (self.admitted[key] + class_of(key).runtime, key))
-
-    async def create_all(self, per_queue: float) -> None:
-        """Each arrival at its time, or as soon as a connection is free."""
-        arrivals = sorted(
-            (of.every * index, tenant, of.name, index)
-            for tenant in tenants()
-            for of in CLASSES
-            for index in range(round(of.count * per_queue))
-        )
-        gate = asyncio.Semaphore(24)
-
-        async def create(tenant: str, of: Class, index: int) -> None:
-            body = workload(tenant, of, index)
-            self.created[tenant, body["metadata"]["name"]] = time.monotonic()
-            try:
-                await self._patiently(lambda: self.cluster.create(body, RUNNER))
-            finally:
-                gate.release()
-
-        for at, tenant, name, index in arrivals:
-            wait = self.started + at - time.monotonic()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            await gate.acquire()
-            self._spawn(create(tenant, BY_NAME[name], index))
-
-    async def finish_all(self) -> None:
-        """Report the end of what has run its time, until all have ended."""
-        while len(self.ended) < self.total:
-            now = time.monotonic()
-            while self._running and self._running[0][0] <= now:
-                at, key = heapq.heappop(self._running)
-                if key in self.admitted and self.admitted[key] + class_of(key).runtime <= at:  # else: evicted meanwhile
-                    self._spawn(self._finish(key))
-            await asyncio.sleep(0.01)
-
-    async def _finish(self, key: tuple[str, str]) -> None:
-        if await self._report(key, "Finished", "True", "Succeeded"):
-            self.ended.setdefault(key, time.monotonic())
-
-    async def _report(self, key: tuple[str, str], kind: str, status: str, reason: str) -> bool:
-        """Set a condition; again when somebody else wrote first. False when it was evicted meanwhile."""
-        while True:
-            found = self.store.get(key[1], key[0])
-            assert found is not None
-            if kind == "Finished" and is_true(found, "Evicted"):
-                return False
-            now = timestamp(datetime.now(UTC))
-            said = {"type": kind, "status": status, "reason": reason, "lastTransitionTime": now}
-            conditions = [one for one in found["status"]["conditions"] if one["type"] != kind]
-            meta = {"resourceVersion": found["metadata"]["resourceVersion"]}
-            body = {"metadata": meta, "status": {"conditions": [*conditions, said]}}
-            try:
-                await self._patiently(
-                    lambda body=body: self.cluster.merge_patch(WORKLOADS, key[1], body, RUNNER, key[0], "status")
-                )
-                return True
-            except ApiFault as fault:
-                if not fault.conflict:
-                    raise
-                self.retries += 1
-                await asyncio.sleep(0.02)
-
-    async def _patiently(self, send: Any) -> None:
-        while True:
-            try:
-                await send()
-                return
-            except ApiFault as fault:
-                if fault.code not in {0, 429, 500, 503, 504}:
-                    raise
-                self.retries += 1
-                await asyncio.sleep(0.2)
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            print(f"the foreign controller failed: {task.exception()!r}", file=sys.stderr, flush=True)
-
-
-BY_NAME = {one.name: one for one in CLASSES}
-
-
-def class_of(key: tuple[str, str]) -> Class:
-    return BY_NAME[key[1].split("-")[0]]
 
 
 def progress(text: str) -> None:
@@ -354,6 +141,8 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str) -> dict[str,
             "cpuMillisPerWorkload": {name: round(1000 * value / total, 2) for name, value in used.items()},
             "rssMb": {name: high_water_mb(pid) for name, pid in pids.items()},
             "wait": {name: round(sum(all_) / len(all_), 1) for name, all_ in sorted(waits.items())},
+            "gogc": int(os.environ.get("GOGC", 100)),
+            "load": round(os.getloadavg()[1], 1),  # of the last five minutes; CPU seconds grow with it too
             "evictions": foreign.evictions,
             "retries": foreign.retries,
         }
@@ -398,7 +187,9 @@ def show(result: dict[str, Any]) -> None:
     for name, count in result["writes"].items():
         console.print(f"  {count:6.3f}  {name}", highlight=False)
     console.print(
-        f"evictions {result['evictions']}, retries of the foreign controller {result['retries']}", highlight=False
+        f"evictions {result['evictions']}, retries of the foreign controller {result['retries']}; "
+        f"GOGC {result['gogc']}; the machine: {os.cpu_count()} CPUs, load {result['load']}",
+        highlight=False,
     )
 
 
@@ -409,8 +200,15 @@ def main() -> None:
     parser.add_argument(
         "--hook", default="", help="shell command to run beside, with pids as KUBE_APISERVER, OPERATORS …"
     )
+    parser.add_argument(
+        "--gogc",
+        type=int,
+        help="garbage collection target of API server and etcd in per cent; Go's own is 100, more is faster and larger",
+    )
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     given = parser.parse_args()
+    if given.gogc:
+        os.environ["GOGC"] = str(given.gogc)
     with ControlPlane.start(components=("controller-manager", "kwok")) as plane:
         install(plane)
         start_operators(plane, given.profile)

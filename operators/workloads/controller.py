@@ -47,7 +47,7 @@ class WorkloadController:
     """The level-triggered loop of admission, running, eviction and end."""
 
     name = "workloads"
-    workers = 16
+    workers = 32  # requests under way at once: an admission is mostly waiting for the API server
 
     def __init__(
         self, cluster: Cluster, stores: Stores, decisions: Decisions, events: Events, family: Family | None = None
@@ -174,7 +174,7 @@ class WorkloadController:
         if is_true(fresh, FINISHED):
             FINISHED_TOTAL.labels("succeeded" if is_true(fresh, READY) else "failed").inc()
             self._soft_written.pop(key, None)
-        if outcome.event is not None:
+        if outcome.event is not None and not runs_elsewhere(workload):  # else its controller tells its people
             about = self.family.governed(workload)
             known = about is not None and about["kind"] in RESOURCES  # a group by label is no object
             self.events.tell(about if about is not None and known else workload, outcome.event, outcome.warning)
