@@ -200,7 +200,8 @@ class Entitlements:
     def entitled(self, tenant: str, accelerator: str, wanted: int) -> bool:
         """Whether it may have a right to reclaim: with `wanted` more, it or something it stands under is within quota.
 
-        Where this is false, `may_reclaim_from` is, whoever is asked about.
+        Where this is false, there is nothing to reclaim: `may_reclaim_from` is false whoever is
+        asked about, or the tenant is at its own limit.
         """
         return limits.entitled(self._accounts, self.ancestry(tenant), accelerator, wanted)
 

@@ -57,37 +57,52 @@ def available(accounts: Accounts, way: Sequence[str], accelerator: str, terms: C
 
 
 def entitled(accounts: Accounts, way: Sequence[str], accelerator: str, wanted: int) -> bool:
-    """Whether the tenant's own work or any level from it up stays within its quota with `wanted` more."""
-    if accounts.excess((way[0], accelerator)) + wanted <= 0:
-        return True
+    """Whether the tenant's own work or any level from it up stays within its quota with `wanted` more.
+
+    False when a limit below that level is in the way: what is reclaimed from others does not help there.
+    """
+    terms, over = accounts.terms.get((way[0], accelerator)), accounts.excess((way[0], accelerator)) + wanted
+    if over <= 0 or terms is None or over > terms.borrow:
+        return over <= 0
     more = wanted
     for name in way:
         at = (name, accelerator)
         if accounts.held[at][1] + more <= accounts.quota.get(at, 0):
             return True
+        if _is_beyond(accounts, name, accelerator, more):
+            return False
         more = accounts.passes_up(at, more)
     return False
+
+
+def _is_beyond(accounts: Accounts, name: str, accelerator: str, more: int) -> bool:
+    at = (name, accelerator)
+    terms = accounts.terms.get(at)
+    return terms is not None and accounts.held[at][1] + more > accounts.quota.get(at, 0) + terms.borrow
 
 
 def may_reclaim(accounts: Accounts, way: Sequence[str], other: Sequence[str], accelerator: str, wanted: int) -> bool:
     """Whether the first tenant of `way` may take from the first of `other`; both ways go up to a root.
 
     Every level of `other` below the join must be beyond its quota, and the level of `way`
-    just below it must not be, with `wanted` more.
+    just below it must not be, with `wanted` more. Where a limit is in the way, only what
+    stands under it helps.
     """
+    if way[0] == other[0] or accounts.excess((other[0], accelerator)) <= 0:
+        return False
     shared = 0
     while shared < min(len(way), len(other)) and way[-1 - shared] == other[-1 - shared]:
         shared += 1
     for name in other[: len(other) - shared]:
         if accounts.held[name, accelerator][1] <= accounts.quota.get((name, accelerator), 0):
             return False
-    if way[0] == other[0] or accounts.excess((other[0], accelerator)) <= 0:
-        return False
-    if shared == len(way):  # `other` stands under the tenant, whose own use is what stands beside it
-        return accounts.excess((way[0], accelerator)) + wanted <= 0
-    side = way[: len(way) - shared]
+    if shared == len(way) and accounts.excess((way[0], accelerator)) + wanted > 0:
+        return False  # `other` stands under the tenant, whose own use is what stands beside it
     more = wanted
-    for name in side[:-1]:
+    for at, name in enumerate(way[: len(way) - shared]):
+        if _is_beyond(accounts, name, accelerator, more):
+            return False
+        if at == len(way) - shared - 1:
+            return accounts.held[name, accelerator][1] + more <= accounts.quota.get((name, accelerator), 0)
         more = accounts.passes_up((name, accelerator), more)
-    at = (side[-1], accelerator)
-    return accounts.held[at][1] + more <= accounts.quota.get(at, 0)
+    return True

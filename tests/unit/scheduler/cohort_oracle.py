@@ -112,7 +112,11 @@ class Oracle:
             return False
         if any(self.counted(one, accelerator) <= self.quota(one, accelerator) for one in theirs if one not in mine):
             return False
-        side = [one for one in mine if one not in theirs]
+        side, after = [one for one in mine if one not in theirs], self.with_use(name, accelerator, wanted)
+        for one in side:
+            terms = self.terms(one, accelerator)
+            if terms and after.counted(one, accelerator) > self.quota(one, accelerator) + terms.borrow:
+                return False
         if not side:
             return self.used(name, accelerator) + wanted <= self.nominal(name, accelerator)
         return self.with_use(name, accelerator, wanted).counted(side[-1], accelerator) <= self.quota(

@@ -83,7 +83,21 @@ def test_who_may_reclaim_from_whom(forest, uses, wanted: int) -> None:
         may = now.may_reclaim_from(name, other, "H200", wanted)
         assert may == plain.may_reclaim(name, other, "H200", wanted)
         assert not (may and now.may_reclaim_from(other, name, "H200"))
-        assert not may or now.entitled(name, "H200", wanted)
+        if may and wanted and now.refuse(name, "H200", wanted) is None:
+            assert now.entitled(name, "H200", wanted)
+
+
+@settings(max_examples=60, deadline=None)
+@given(FOREST, USES, st.integers(1, 4))
+def test_who_is_entitled_gets_there_by_reclaim(forest, uses, wanted: int) -> None:
+    """Also beyond its own nominal: those under one parent take back together what was lent of the parent's."""
+    for tenant in NAMES:
+        now = build(forest, 1).as_scratch()
+        for name, devices in zip(NAMES, uses, strict=True):
+            now.charge(name, "H200", devices)
+        if now.entitled(tenant, "H200", wanted):
+            reclaim(now, tenant, wanted, sum(one[2] for one in forest) + 1)
+            assert now.refuse(tenant, "H200", wanted) is None
 
 
 @settings(max_examples=80, deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler import ClassQuota, Fleet, Memory, Plan, TenantState, plan
@@ -56,8 +56,16 @@ def run(made: Fleet, cycles: int, since: float) -> list[Plan]:
 ARRIVALS = (FOREST, DEMANDS, st.sampled_from(NAMES), st.tuples(*[st.integers(0, 1) for _ in NAMES]))
 
 
+# A parent at its own limit, while its subtree is not: evicting others does not help it.
+OWN_LIMIT = (("", 0, 4, None), ("", 0, 0, None), ("", 5, 0, None), ("c", 1, 0, None)), (4, 0, 0, 0), "c", (0, 0, 0, 0)
+# Who was evicted is older than who evicted it, and would take the room back.
+OLDER = (("", 1, 0, None), ("", 0, 1, None), ("", 0, 1, None), ("", 0, 6, None)), (0, 1, 1, 7), "a", (0, 0, 0, 0)
+
+
 @settings(max_examples=20, deadline=None)
 @given(*ARRIVALS)
+@example(*OWN_LIMIT)
+@example(*OLDER)
 def test_nobody_waits_below_nominal_whoever_came_first(forest, demands, late: str, priorities) -> None:
     comes_to_rest(forest, demands, late, priorities)
 
