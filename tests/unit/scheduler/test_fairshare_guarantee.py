@@ -246,3 +246,17 @@ def test_the_parents_own_work_stands_beside_its_children() -> None:
     assert now.may_reclaim_from("org", "team", "H200", 4)
     assert not now.may_reclaim_from("team", "org", "H200")
     assert now.path("org", "H200", 4) < now.path("team", "H200", 1)
+
+
+def test_a_limit_in_between_is_not_helped_by_what_others_give_back() -> None:
+    tenants = [
+        TenantState("org", quota={"H200": ClassQuota(8)}),
+        TenantState("group", quota={"H200": ClassQuota(0, 2)}, parent="org"),
+        TenantState("team", quota={"H200": ClassQuota(0, 8)}, parent="group"),
+        TenantState("other", quota={"H200": ClassQuota(0, 8)}),
+    ]
+    now = Entitlements(tenants, {("other", "H200"): 8}, {"H200": 8})
+    assert now.entitled("team", "H200", 2)
+    assert now.may_reclaim_from("team", "other", "H200", 2)
+    assert not now.entitled("team", "H200", 3)
+    assert not now.may_reclaim_from("team", "other", "H200", 3)
