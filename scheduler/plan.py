@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from scheduler.autoscale.shrink import shrink
-from scheduler.cycle.admit import Admitting
 from scheduler.cycle.claim import Claiming
 from scheduler.cycle.floor import keep_floor
-from scheduler.cycle.making_room import MakingRoom
 from scheduler.cycle.reserve import Reserving
 from scheduler.cycle.scratch import Scratch
+from scheduler.cycle.second_look import better_start, is_worth_another_look
 from scheduler.cycle.waits import Waits
+from scheduler.cycle.walk import Ordering, Walk
 from scheduler.decision import Eviction, Memory, Plan
 from scheduler.explain import reasons
 from scheduler.fleet import Fleet
 from scheduler.queueing.fair_share import FairShare
-from scheduler.queueing.order import Order, Turns
-
-Ordering = Callable[[Fleet, Scratch], Order]
+from scheduler.queueing.order import Order
 
 
 def by_share(fleet: Fleet, scratch: Scratch) -> Order:
@@ -32,18 +30,17 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
     `now`: seconds since the epoch. A workload is decided whole: admitted with a node for
     every pod, or waiting with reasons.
     """
-    scratch = Scratch(fleet, now)
-    making_room = MakingRoom(scratch, memory.reservations)
-    book = making_room.book
-    order, strict = ordering(fleet, scratch), {tenant.name for tenant in fleet.tenants.values() if tenant.strict}
-    admitting = Admitting(scratch, book)
-    admitting.count_promised()
-    admitting.start_reserved(max(fleet.backlog.lines, default=None))
-    for workload in Turns(fleet, order, admitting, strict):
-        admitting.decide(workload)
-    admitting.start_reserved(None)
-    claiming = Claiming(scratch, admitting, book, making_room.candidates)
-    claiming.run(order, strict)
+    walk = Walk(fleet, memory, now, ordering)
+    walk.run()
+    if is_worth_another_look(walk):
+        again = Walk(fleet, memory, now, ordering)
+        first = better_start(walk, again)
+        if first:
+            again.run(first)
+            walk = again
+    scratch, admitting, book = walk.scratch, walk.admitting, walk.book
+    claiming = Claiming(scratch, admitting, book, walk.making_room.candidates)
+    claiming.run(walk.order, walk.strict)
     Reserving(scratch, admitting, book).run()
     keep_floor(scratch)
     reservations = book.reservations()

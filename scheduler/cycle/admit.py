@@ -124,6 +124,14 @@ class Admitting:
             self.scratch.entitlements.charge(workload.tenant, pool.accelerator, -ask.devices)
         return pool
 
+    def admit_to(self, workload: WorkloadState, pool: PoolState) -> bool:
+        """Admit it to this pool if it fits there and may; whether it was."""
+        if self.is_decided(workload.key) or workload.key in self._promised:
+            return False
+        fleet = self.scratch.fleet
+        tenant, ask = fleet.tenants[workload.tenant], self.scratch.supply.ask(fleet.shapes[workload.key])
+        return ask is not None and not self._refused(tenant, pool, ask) and self._start(workload, ask, [pool])
+
     def decide(self, workload: WorkloadState) -> None:
         """Admit it, let it wait for machines, or close its shape."""
         scratch = self.scratch
@@ -137,6 +145,10 @@ class Admitting:
             self._close(rights, shape)
             return
         allowed = [pool for pool in pools if not self._refused(tenant, pool, ask)]
+        if len(allowed) > 1 and ask.devices:
+            # What is the tenant's own is used before anything is borrowed.
+            within = scratch.entitlements.within_nominal
+            allowed.sort(key=lambda pool: not within(tenant.name, pool.accelerator, ask.devices))
         open_ = [pool for pool in allowed if not scratch.is_full(pool, shape) or self._book.holds(pool.name)]
         if self._start(workload, ask, open_) or self._wait_for_coming(workload, ask, open_):
             return

@@ -67,18 +67,23 @@ def _is_choice(scratch: Scratch, workload: WorkloadState) -> bool:
     )
 
 
-def best_head(scratch: Scratch, waiting: Sequence[WorkloadState], budget: int) -> list[tuple[WorkloadState, PoolState]]:
+def best_head(
+    scratch: Scratch, waiting: Sequence[WorkloadState], budget: int, preferred: Sequence[int] = ()
+) -> list[tuple[WorkloadState, PoolState]]:
     """(workload, pool to admit it to) in an order in which all fit on ready nodes; the scratch is left as it was.
 
     `waiting`: in the plan's order; they ask for devices, and their turn has come.
-    `budget`: how many placements may be tried.
+    `budget`: how many placements may be tried. `preferred`: indices of `waiting` in the order
+    whose greedy set is returned unless another is worth more; the given order when empty.
     """
     trial = HeadTrial(scratch, waiting)
     given = range(len(waiting))
     hardest = sorted(given, key=trial.hardness)
     in_turn = sorted(hardest, key=lambda one: -waiting[one].priority)
     largest = sorted(given, key=lambda one: (-waiting[one].priority, -trial.asks[one].devices, one))
-    found = choose([len(pools) for pools in trial.pools], trial, (given, in_turn, hardest, largest), budget)
+    found = choose(
+        [len(pools) for pools in trial.pools], trial, (preferred or given, given, in_turn, hardest, largest), budget
+    )
     return [(waiting[candidate], trial.pools[candidate][option]) for candidate, option in found.picks]
 
 
