@@ -9,17 +9,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crds.conditions import EVICTED, FINISHED, is_true
 from crds.labels import MACHINE, READY, TENANT
 from operators.planning import fleet_objects as translate
+from operators.planning.coverage import Coverage
 from operators.planning.decisions import Decisions
 from operators.planning.family import Family
 from operators.planning.holding import admitted_places, held
 from operators.planning.outlook import shut_out
-from operators.planning.ownership import governing_workload, owning_job, runs_elsewhere
+from operators.planning.ownership import governing_workload, runs_elsewhere
 from operators.planning.position import position
 from operators.runtime import Stores
 from scheduler import Fleet, MachineState, WorkloadState
@@ -46,16 +47,15 @@ class Feed:
         self._nodes, self._machines, self._pools = stored["Node"], stored["Machine"], stored["AcceleratorPool"]
         self._sites, self._tenants, self._workloads = stored["Site"], stored["Tenant"], stored["Workload"]
         self._jobs, self._pods, self._namespaces = stored["Job"], stored["Pod"], stored["Namespace"]
-        self._pods_of_job = self._pods.index("job", owning_job)
         self._node_of_machine = self._nodes.index("machine", machine_label)
         self._dirty: dict[str, dict[str, None]] = {
             kind: {} for kind in ("Node", "Machine", "AcceleratorPool", "Tenant", "Workload", "Pod")
         }
         self.counts: dict[str, dict[str, int]] = {}  # tenant → {"pending": n, "admitted": n}
         self.stopping: set[str] = set()  # evicted workloads that have not let go of everything yet
-        self._covering: dict[str, str] = {}  # admitted workload → uid of the object whose pods it accounts for
-        self._covered: set[str] = set()  # those uids
-        self._roots: dict[str, Object] = {}  # those objects, by uid, where they are no Jobs
+        self._coverage = Coverage(
+            self.family, self._pods, lambda pods: self.mark("Pod", *(key_text(pod) for pod in pods))
+        )
         for kind, store in stored.items():
             store.listen(getattr(self, f"_on_{kind.lower()}"))
         self.family.listen(self._on_root)
@@ -102,8 +102,7 @@ class Feed:
     def _on_root(self, root: Object) -> None:
         """A queued object that is no Job, or something between it and its pods, has changed."""
         self.mark("Workload", self.family.workload_of(root))
-        if root["metadata"]["uid"] in self._covered:
-            self.mark("Pod", *(key_text(pod) for pod in self.family.pods(root)))  # whose they are may be known only now
+        self._coverage.touched(root)
 
     def _on_pod(self, old: Object | None, new: Object | None) -> None:
         for pod in _both(old, new):
@@ -215,7 +214,7 @@ class Feed:
         if state is not None and (key in self.decisions.evictions or is_true(workload or {}, EVICTED)):
             state = dataclasses.replace(state, preemptible=False)  # it is on its way out: nobody else gets its room
         covers = workload is not None and state is not None and state.admitted and not state.finished
-        self._cover(key, workload if covers else None)
+        self._coverage.cover(key, workload if covers else None)
         stops = state is not None and state.admitted and is_true(workload or {}, EVICTED)
         (self.stopping.add if stops else self.stopping.discard)(key)
         if workload is None or (state is not None and state.finished):
@@ -245,7 +244,7 @@ class Feed:
             assumed = None
         elsewhere = runs_elsewhere(workload)
         job = None if elsewhere else self.family.governed(workload)
-        pods = self._pods_below(workload, job) if admission is not None and not finished else []
+        pods = self._coverage.pods(key, workload, job) if admission is not None and not finished else []
         placements: Iterable[tuple[str, str, int]] = ()
         accelerator = ""
         if finished:
@@ -278,48 +277,10 @@ class Feed:
             checkpointed_at=translate.last_checkpoint([job, *pods] if job is not None else pods),
         )
 
-    def _pods_below(self, workload: Object, root: Object | None) -> Sequence[Object]:
-        if root is not None and root["kind"] != "Job":
-            return self.family.pods(root)
-        return self._pods_of_job.get(self._root_uid(workload, root))
-
-    def _root_uid(self, workload: Object, root: Object | None) -> str:
-        # A deleted Job's pods may outlive it for a moment; a shadow remembers whose they are.
-        if runs_elsewhere(workload):
-            return ""
-        if root is not None:
-            return str(root["metadata"]["uid"])
-        return str((workload["spec"].get("ref") or {}).get("uid") or self._covering.get(key_text(workload), ""))
-
-    def _cover(self, key: str, workload: Object | None) -> None:
-        """Whose pods an admitted Workload accounts for; None: nobody's."""
-        root = self.family.governed(workload) if workload is not None else None
-        uid = self._root_uid(workload, root) if workload is not None else ""
-        before = self._covering.pop(key, "")
-        if uid:
-            self._covering[key] = uid
-        if root is not None and root["kind"] != "Job":
-            self._roots[uid] = root
-        if before != uid:
-            self._covered.discard(before)
-            if uid:
-                self._covered.add(uid)
-            for one in filter(None, (before, uid)):
-                known = self._roots.get(one)
-                pods = self.family.pods(known) if known is not None else self._pods_of_job.get(one)
-                self.mark("Pod", *(key_text(pod) for pod in pods))
-            self._roots.pop(before, None)
-
-    def _is_covered(self, pod: Object) -> bool:
-        if self._covered.intersection(owning_job(pod)):
-            return True
-        root = self.family.root(pod) if self._roots else None
-        return root is not None and root["metadata"]["uid"] in self._covered
-
     def _refresh_pod(self, key: str) -> bool:
         namespace, _, name = key.partition("/")
         fleet, pod = self.fleet, self._pods.get(name, namespace)
-        counts = pod is not None and translate.takes_room(pod) and not self._is_covered(pod)
+        counts = pod is not None and translate.takes_room(pod) and not self._coverage.has(pod)
         before = fleet.pods.get(key)
         if pod is None or not counts:
             if before is None:
