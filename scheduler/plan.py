@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 from scheduler.autoscale.shrink import shrink
 from scheduler.cycle.claim import Claiming
@@ -41,7 +42,8 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
     scratch, admitting, book = walk.scratch, walk.admitting, walk.book
     claiming = Claiming(scratch, admitting, book, walk.making_room.candidates)
     claiming.run(walk.order, walk.strict)
-    Reserving(scratch, admitting, book).run()
+    reserving = Reserving(scratch, admitting, book)
+    reserving.run()
     keep_floor(scratch)
     reservations = book.reservations()
     kept = {hold.node for one in reservations for hold in one.holds}
@@ -53,14 +55,14 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
         machine_removals=gone.removals,
         waiting=Waits(scratch, admitting, claiming, reservations),
         idle=gone.idle_nodes,
-        next_wake=_earliest(gone.next_wake, fleet, now),
+        next_wake=_earliest((gone.next_wake, reserving.next_wake), fleet, now),
     )
     return decided, Memory(idle_since=gone.idle_since, reservations=reservations)
 
 
-def _earliest(wake: float | None, fleet: Fleet, now: float) -> float | None:
+def _earliest(wakes: Iterable[float | None], fleet: Fleet, now: float) -> float | None:
     waiting = (fleet.workloads[key].not_before for key in fleet.backlog.parked)
-    return min((at for at in (wake, *waiting) if at is not None and at > now), default=wake)
+    return min((at for at in (*wakes, *waiting) if at is not None and now < at < inf), default=None)
 
 
 def _lost(fleet: Fleet) -> list[Eviction]:

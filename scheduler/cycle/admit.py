@@ -174,7 +174,7 @@ class Admitting:
     def _start(self, workload: WorkloadState, ask: Ask, pools: list[PoolState]) -> bool:
         for pool in pools:
             have = self.scratch.supply.pools[pool.name]
-            placed = self._book.place(self._blocked(workload, ask), pool.name, have.ready)
+            placed = self._book.place(self.blocked_of(workload, ask, pool), pool.name, have.ready)
             if placed is not None:
                 self._admit(workload, ask, have, placed)
                 return True
@@ -184,15 +184,24 @@ class Admitting:
         for pool in pools:
             have = self.scratch.supply.pools[pool.name]
             more = len(have) > have.ready
-            placed = self._book.place(self._blocked(workload, ask), pool.name, len(have)) if more else None
+            placed = self._book.place(self.blocked_of(workload, ask, pool), pool.name, len(have)) if more else None
             if placed is not None:
                 self._hold(workload, ask, have, placed)
                 return True
         return False
 
-    def _blocked(self, workload: WorkloadState, ask: Ask) -> Blocked:
-        priority = self.scratch.fleet.priority_of(workload)
-        return Blocked(workload.key, workload.uid, priority, ask, workload.max_runtime, workload.created_at)
+    def blocked_of(self, workload: WorkloadState, ask: Ask, pool: PoolState) -> Blocked:
+        """The workload as the book of reservations sees it, if it were to run in this pool."""
+        borrows = not self.scratch.entitlements.entitled(workload.tenant, pool.accelerator, ask.devices)
+        return Blocked(
+            workload.key,
+            workload.uid,
+            self.scratch.fleet.priority_of(workload),
+            ask,
+            workload.max_runtime,
+            workload.created_at,
+            borrows and ask.devices > 0,
+        )
 
     def _admit(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Placement) -> None:
         self.scratch.charge(workload.tenant, ask, have.pool)

@@ -6,15 +6,21 @@ workload is the oldest one day.
 
 from __future__ import annotations
 
+from math import inf
+
 from scheduler.cycle.admit import Admitting
 from scheduler.cycle.scratch import Scratch
 from scheduler.fleet import WorkloadState
 from scheduler.fleet.rights import Rights
 from scheduler.fleet.shape import Shape
-from scheduler.reserving import Blocked, Book
+from scheduler.reserving import Book
 
 DEPTH = 8  # workloads that hold a reservation at one time
 _LOOKS = 20_000  # entries passed over in one plan, at most
+_SEARCHES = 16  # for a place, in one plan, at most
+# Rows are drained, and stand empty meanwhile, only for who has waited this long (seconds): within
+# its tenant's nominal quota, or beyond it.
+_PATIENCE_OWED, _PATIENCE_BORROWED = 600.0, 24 * 3600.0
 
 
 class Reserving:
@@ -23,6 +29,8 @@ class Reserving:
     def __init__(self, scratch: Scratch, admitting: Admitting, book: Book) -> None:
         self._scratch, self._admitting, self._book = scratch, admitting, book
         self._refused: set[tuple[str, Shape]] = set()  # by tenant: its quota forbids
+        self._searches = 0
+        self.next_wake = inf  # when somebody will have waited long enough, seconds since the epoch
         self._never: set[tuple[Rights, Shape]] = set()  # would not fit with all gone
 
     def run(self) -> None:
@@ -31,7 +39,9 @@ class Reserving:
         for priority in sorted(backlog.ages, reverse=True):
             for created_at, key in backlog.ages[priority]:
                 looks += 1
-                if looks > _LOOKS or not self._book.has_place((-priority, created_at, key)):
+                if looks > _LOOKS or self._searches == _SEARCHES:
+                    return
+                if not self._book.has_place((-priority, created_at, key)):
                     return
                 if not self._admitting.is_decided(key) and self._book.of(key) is None:
                     self._reserve(self._scratch.fleet.workloads[key], priority)
@@ -51,13 +61,16 @@ class Reserving:
             self._never.add((rights, shape))
             return
         allowed = [
-            pool.name
-            for pool in pools
-            if scratch.entitlements.refuse(tenant.name, pool.accelerator, ask.devices) is None
+            pool for pool in pools if scratch.entitlements.refuse(tenant.name, pool.accelerator, ask.devices) is None
         ]
         if not allowed:
             self._refused.add((tenant.name, shape))
             return
-        blocked = Blocked(workload.key, workload.uid, priority, ask, workload.max_runtime, workload.created_at)
-        if self._book.reserve(blocked, allowed) is None:
-            self._never.add((rights, shape))
+        blocked = self._admitting.blocked_of(workload, ask, allowed[0])
+        due = workload.created_at + (_PATIENCE_BORROWED if blocked.borrows else _PATIENCE_OWED)
+        if scratch.now < due:
+            self.next_wake = min(self.next_wake, due)
+        self._searches += 1
+        if self._book.reserve(blocked, [pool.name for pool in allowed], scratch.now >= due) is None:
+            # Of this shape the tenant's younger ones have waited less, and fit no better.
+            self._refused.add((tenant.name, shape))

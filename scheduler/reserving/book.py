@@ -14,7 +14,7 @@ from scheduler.placement.bestfit import Assignment, Ints
 from scheduler.placement.pool_supply import Placement, PoolSupply
 from scheduler.reserving.backfill import ends_before
 from scheduler.reserving.holds import Held, needed
-from scheduler.reserving.reservation import PATIENCE, Basis, Hold, Rank, Reservation, Reservations
+from scheduler.reserving.reservation import PATIENCE, Basis, Hold, Rank, Reservation, Reservations, rank_of
 from scheduler.reserving.reserve import Spot, reserve
 from scheduler.reserving.timeline import Release, Timeline
 from scheduler.running.room import adjust, by_row
@@ -35,11 +35,12 @@ class Blocked:
     ask: Ask
     runtime: float = 0.0
     created_at: float = 0.0
+    borrows: bool = False
 
     @property
     def rank(self) -> Rank:
         """As `Reservation.rank`."""
-        return -self.priority, self.created_at, self.workload
+        return rank_of(self.priority, self.borrows, self.created_at, self.workload)
 
 
 class Book:
@@ -123,8 +124,11 @@ class Book:
             self._note(blocked, pool, placed)
         return placed
 
-    def reserve(self, blocked: Blocked, pools: Sequence[str]) -> Reservation | None:
+    def reserve(self, blocked: Blocked, pools: Sequence[str], drains: bool = True) -> Reservation | None:
         """Reserve for a workload that could not be placed, in the pool where it starts first.
+
+        `drains`: whether rows may be drained for it of which nobody knows when they come free.
+        In a pool that is done for one workload at a time.
 
         None when it would fit in none of them even with all gone that runs, or when as many
         `depth` that rank before it have a reservation already. One that waits for
@@ -147,7 +151,9 @@ class Book:
             ]
             free = self._free(name) + self._withheld[name]
             spot = reserve(blocked.ask, self._timelines[name], free, others, self._started[name], mine)
-            if spot is not None and (best is None or _sooner(spot, best, own)):
+            if spot is None or (spot.basis.kind == "drains" and not (drains and self._may_drain(name, blocked))):
+                continue
+            if best is None or _sooner(spot, best, own):
                 best = spot
         self._misses.clear()
         self.drop(blocked.workload)
@@ -159,6 +165,12 @@ class Book:
         self._held[best.pool][blocked.workload] = Held(made, rows, amounts)
         self._apply(best.pool)
         return made
+
+    def _may_drain(self, pool: str, blocked: Blocked) -> bool:
+        return all(
+            key == blocked.workload or held.reservation.basis.kind != "drains" or held.reservation.rank > blocked.rank
+            for key, held in self._held[pool].items()
+        )
 
     def nominate(self, blocked: Blocked, pool: str, assignment: Assignment, victim: str) -> Reservation:
         """Note where a workload goes for which others are evicted (`Candidates.commit` took the room)."""
@@ -205,6 +217,7 @@ class Book:
             blocked.runtime,
             since,
             blocked.created_at,
+            blocked.borrows,
         )
 
     def _of_nodes(self, kept: Reservation, ask: Ask) -> Held | None:

@@ -9,6 +9,7 @@ from typing import Literal
 PATIENCE = 600.0  # seconds for which a promised start may be late before it is worked out anew
 
 _FIRST = -(1 << 31)  # before any priority
+_BORROWING = 1e12  # seconds; added to the age of who borrows, so that it comes after all who do not
 Rank = tuple[int, float, str]  # -priority, age, key
 Kind = Literal["free", "ends", "drains", "evicts"]
 
@@ -55,6 +56,7 @@ class Reservation:
     runtime: float
     since: float
     created_at: float = 0.0
+    borrows: bool = False
 
     @property
     def rank(self) -> Rank:
@@ -65,7 +67,7 @@ class Reservation:
         """
         if self.basis.kind == "evicts":
             return _FIRST, self.since, self.workload
-        return -self.priority, self.created_at, self.workload
+        return rank_of(self.priority, self.borrows, self.created_at, self.workload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +85,8 @@ class Reservations:
     def of(self, workload: str) -> Reservation | None:
         """The reservation of one workload."""
         return next((one for one in self.held if one.workload == workload), None)
+
+
+def rank_of(priority: int, borrows: bool, created_at: float, workload: str) -> Rank:
+    """Priority, then what is owed before what is borrowed, then age, then the key."""
+    return -priority, created_at + (_BORROWING if borrows else 0.0), workload

@@ -112,7 +112,7 @@ def test_small_arrivals_do_not_keep_a_large_gang_waiting_for_ever() -> None:
     memory, ends = Memory(), {}
     for index in range(4):
         made.upsert_workload(job(f"s{index}", devices=8, tenant="small", created_at=index - 10.0))
-    made.upsert_workload(job("gang", count=4, devices=8, tenant="big", created_at=0.5))
+    made.upsert_workload(job("gang", count=4, devices=8, tenant="big", created_at=-1000.0))
     for step in range(1, 60):
         for key in [key for key, end in ends.items() if end <= step]:
             made.remove_workload(key)
@@ -131,7 +131,7 @@ def test_a_node_that_is_reserved_is_not_taken_away() -> None:
     made = fleet(pools=[pool(maximum=2, scale_down_delay=5.0)], nodes=2)
     made.upsert_workload(job("runs", devices=8))
     _, memory = run(made, Memory(), 0.0)
-    made.upsert_workload(job("gang", count=2, devices=8, created_at=1.0))
+    made.upsert_workload(job("gang", count=2, devices=8, created_at=-1000.0))
     for now in (1.0, 10.0, 100.0):
         decided, memory = run(made, memory, now)
         assert not decided.machine_removals
