@@ -49,7 +49,7 @@ def reclaim(now: Entitlements, tenant: str, wanted: int, capacity: int) -> list[
     return taken
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(FOREST, USES, st.integers(0, 6))
 def test_nominal_is_always_within_reach(forest, uses, spare: int) -> None:
     """Whatever is in use, also more than any quota allows, as after quotas were lowered."""
@@ -87,7 +87,7 @@ def test_who_may_reclaim_from_whom(forest, uses, wanted: int) -> None:
             assert now.entitled(name, "H200", wanted)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(FOREST, USES, st.integers(1, 4))
 def test_who_is_entitled_gets_there_by_reclaim(forest, uses, wanted: int) -> None:
     """Also beyond its own nominal: those under one parent take back together what was lent of the parent's."""
@@ -100,7 +100,7 @@ def test_who_is_entitled_gets_there_by_reclaim(forest, uses, wanted: int) -> Non
             assert now.refuse(tenant, "H200", wanted) is None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(FOREST, USES, st.integers(0, 6), st.lists(st.sampled_from(NAMES), max_size=30))
 def test_after_one_round_of_reclaim_nobody_waits_below_nominal_and_nobody_is_evicted_again(
     forest, demands, spare: int, first_come
@@ -190,7 +190,7 @@ def taken_in_turns(now: Entitlements, names: str, devices: int) -> dict[str, int
     return {name: now.used(name, "H200") for name in names}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(1, 5), min_size=3, max_size=3), st.lists(st.integers(1, 5), min_size=3, max_size=3))
 def test_what_is_borrowed_goes_by_weight_at_each_level(orgs: list[int], teams: list[int]) -> None:
     """Three organisations; that the first has three teams gives it no more than its weight."""
