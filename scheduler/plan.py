@@ -55,7 +55,7 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
         machine_removals=gone.removals,
         waiting=Waits(scratch, admitting, claiming, reservations),
         idle=gone.idle_nodes,
-        next_wake=_earliest((gone.next_wake, reserving.next_wake), fleet, now),
+        next_wake=_earliest((gone.next_wake, claiming.next_wake, reserving.next_wake), fleet, now),
     )
     return decided, Memory(idle_since=gone.idle_since, reservations=reservations)
 

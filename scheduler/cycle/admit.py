@@ -17,6 +17,8 @@ from scheduler.placement.pool_supply import Placement, PoolSupply
 from scheduler.reserving import Blocked, Book
 
 _BACKFILL = 100  # workloads of one shape that are tried in a plan after the first that found no room
+# Seconds after which who borrows is no longer passed by all that others are owed, so that it runs one day.
+PATIENCE_BORROWED = 24 * 3600.0
 _NOTHING: Set[Shape] = frozenset()
 
 
@@ -193,6 +195,7 @@ class Admitting:
     def blocked_of(self, workload: WorkloadState, ask: Ask, pool: PoolState) -> Blocked:
         """The workload as the book of reservations sees it, if it were to run in this pool."""
         borrows = not self.scratch.entitlements.entitled(workload.tenant, pool.accelerator, ask.devices)
+        borrows = borrows and self.scratch.now < workload.created_at + PATIENCE_BORROWED
         return Blocked(
             workload.key,
             workload.uid,

@@ -7,6 +7,7 @@ searches are made in one plan.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, KeysView, Set
+from math import inf
 
 from scheduler.cycle.admit import Admitting
 from scheduler.cycle.scratch import Scratch
@@ -20,6 +21,7 @@ from scheduler.queueing.order import Order, Turns
 from scheduler.reserving import Blocked, Book
 
 _SEARCHES = 16  # in one plan, at most
+GRACE = 5.0  # seconds that a workload waits before others are evicted for it: much that runs ends by itself
 _NOTHING: Set[Shape] = frozenset()
 
 
@@ -35,6 +37,7 @@ class Claiming:
         self._searches = 0
         self._priority = 0  # of the workload whose turn it is
         self._closed: set[tuple[str, Shape]] = set()
+        self.next_wake = inf  # when somebody's grace is over, seconds since the epoch
         self.evictions: list[Eviction] = []
         self.evicting: dict[str, tuple[int, str]] = {}  # claimant → (how many go for it, the first of them)
 
@@ -82,6 +85,11 @@ class Claiming:
         if held is not None and held.basis.kind == "evicts":
             return  # its victims are on their way out
         shape = scratch.fleet.shapes[key]
+        due = workload.created_at + GRACE
+        if scratch.now < due:
+            self.next_wake = min(self.next_wake, due)
+            self._closed.add((workload.tenant, shape))  # the others of its line are younger
+            return
         ask = scratch.supply.ask(shape)
         tenant = scratch.fleet.tenants[workload.tenant]
         pools = scratch.pools_for(scratch.rights(tenant), shape)[0] if ask is not None else []

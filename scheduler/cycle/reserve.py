@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import inf
 
-from scheduler.cycle.admit import Admitting
+from scheduler.cycle.admit import PATIENCE_BORROWED, Admitting
 from scheduler.cycle.scratch import Scratch
 from scheduler.fleet import WorkloadState
 from scheduler.fleet.rights import Rights
@@ -19,8 +19,8 @@ DEPTH = 8  # workloads that hold a reservation at one time
 _LOOKS = 20_000  # entries passed over in one plan, at most
 _SEARCHES = 16  # for a place, in one plan, at most
 # Rows are drained, and stand empty meanwhile, only for who has waited this long (seconds): within
-# its tenant's nominal quota, or beyond it.
-_PATIENCE_OWED, _PATIENCE_BORROWED = 600.0, 24 * 3600.0
+# its tenant's nominal quota; beyond it, `PATIENCE_BORROWED`.
+_PATIENCE_OWED = 600.0
 
 
 class Reserving:
@@ -67,7 +67,7 @@ class Reserving:
             self._refused.add((tenant.name, shape))
             return
         blocked = self._admitting.blocked_of(workload, ask, allowed[0])
-        due = workload.created_at + (_PATIENCE_BORROWED if blocked.borrows else _PATIENCE_OWED)
+        due = workload.created_at + (PATIENCE_BORROWED if blocked.borrows else _PATIENCE_OWED)
         if scratch.now < due:
             self.next_wake = min(self.next_wake, due)
         self._searches += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+
 from scheduler import ClassQuota, Eviction, Fleet, Memory, Plan, TenantState, plan
 from tests.unit.scheduler.fleets import apply, fleet, job, pool, tenant
 
@@ -41,16 +42,18 @@ def test_what_is_borrowed_is_given_back_to_whom_it_belongs() -> None:
     _, memory = run(made, Memory(), 10.0)
     made.upsert_workload(job("own", devices=8, tenant="second", created_at=20.0))
     decided, memory = run(made, memory, 20.0)
+    assert (not decided.evictions, decided.next_wake) == (True, 25.0), "much ends by itself"
+    decided, memory = run(made, memory, 25.0)
     (gone,) = decided.evictions
     assert made.workloads[gone.workload].tenant == "first"
     assert gone.reason.code == "Preempted"
     assert "takes back" in gone.reason.message
     (own,) = [key for key in made.pending if key.endswith("own")]
     assert codes(decided, own) == ["Evicting"]
-    again, memory = run(made, memory, 21.0)
+    again, memory = run(made, memory, 26.0)
     assert not again.evictions, "it waits for its victim to go, and seeks no other"
     let_go(made, decided.evictions)
-    last, _ = run(made, memory, 22.0)
+    last, _ = run(made, memory, 27.0)
     assert [one.workload for one in last.admissions] == [own]
 
 
@@ -59,7 +62,7 @@ def test_nobody_within_its_nominal_is_evicted_for_another_tenant() -> None:
     for owner in ("first", "second"):
         made.upsert_workload(job(f"{owner}-a", devices=8, tenant=owner))
     _, memory = run(made, Memory(), 10.0)
-    made.upsert_workload(job("more", devices=8, tenant="second", created_at=20.0, priority=1000))
+    made.upsert_workload(job("more", devices=8, tenant="second", created_at=10.0, priority=1000))
     decided, _ = run(made, memory, 20.0)
     assert [made.workloads[one.workload].tenant for one in decided.evictions] == ["second"]
 
@@ -72,10 +75,10 @@ def test_a_higher_priority_takes_the_place_of_its_own_tenants_lower() -> None:
     decided, memory = run(made, memory, 2.0)
     assert not decided.evictions
     made.upsert_workload(job("high", devices=8, created_at=3.0, priority=10))
-    decided, memory = run(made, memory, 3.0)
+    decided, memory = run(made, memory, 8.0)
     assert [one.workload.rpartition("/")[2] for one in decided.evictions] == ["low"]
     let_go(made, decided.evictions)
-    decided, _ = run(made, memory, 4.0)
+    decided, _ = run(made, memory, 9.0)
     assert [one.workload.rpartition("/")[2] for one in decided.admissions] == ["high"]
 
 
@@ -84,7 +87,7 @@ def test_what_may_not_be_preempted_is_not() -> None:
     made.upsert_workload(job("low", devices=8, preemptible=False))
     _, memory = run(made, Memory(), 1.0)
     made.upsert_workload(job("high", devices=8, created_at=3.0, priority=10))
-    decided, _ = run(made, memory, 3.0)
+    decided, _ = run(made, memory, 30.0)
     assert not decided.evictions
 
 

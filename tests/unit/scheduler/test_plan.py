@@ -170,7 +170,7 @@ def test_rights_and_places_that_refuse_are_named() -> None:
     decided, _ = plan(made, Memory(), 0.0)
     assert {request.pool for request in decided.machine_requests} == {"snp"}
     made.upsert_tenant(tenant(jurisdictions=frozenset({"DE"})))
-    (reason,) = list(plan(made, Memory(), 0.0)[0].waiting)[0].reasons
+    (reason,) = next(iter(plan(made, Memory(), 0.0)[0].waiting)).reasons
     assert reason.code == "NoPoolFits"
     assert "abroad: stands in US, outside the tenant's residency" in reason.message
 
@@ -208,7 +208,7 @@ def test_selectors_tolerations_and_runtime_class() -> None:
     made.upsert_workload(job("tol", pod_sets=(tolerant,)))
     decided, _ = plan(made, Memory(), 0.0)
     assert {a.workload: a.pool for a in decided.admissions} == {"train/tee": "snp", "train/tol": "tainted"}
-    assert "has the taint team" in list(decided.waiting)[0].reasons[0].message
+    assert "has the taint team" in next(iter(decided.waiting)).reasons[0].message
 
 
 def test_pods_of_others_take_room() -> None:
@@ -360,7 +360,7 @@ def test_a_gang_of_two_shapes_is_placed_together_or_not_at_all() -> None:
     made.upsert_workload(job("two", pod_sets=(sets[0], replace(sets[1], count=3))))
     decided, _ = plan(made, Memory(), 0.0)
     assert decided.admissions == ()
-    (reason,) = list(decided.waiting)[0].reasons
+    (reason,) = next(iter(decided.waiting)).reasons
     assert "2 of 3 worker pods have room on 2 nodes" in reason.message
     assert "needs 1 more free node of h200" in reason.nearest
 
