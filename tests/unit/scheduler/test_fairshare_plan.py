@@ -45,7 +45,7 @@ def run(made: Fleet, cycles: int, since: float) -> list[Plan]:
     """Plans, each applied, until one decides nothing."""
     memory, plans = Memory(), []
     for step in range(cycles):
-        decided, memory = plan(made, memory, since + step)
+        decided, memory = plan(made, memory, since + 10.0 + step)  # past the grace of those that came then
         plans.append(decided)
         apply(made, decided)
         if not decided.admissions and not decided.evictions:
