@@ -14,6 +14,7 @@ from scheduler.fleet.rights import Rights
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
 from scheduler.placement.pool_supply import Placement, PoolSupply
+from scheduler.preemption.elastic import largest
 from scheduler.reserving import Blocked, Book
 
 _BACKFILL = 100  # workloads of one shape that are tried in a plan after the first that found no room
@@ -161,6 +162,8 @@ class Admitting:
             if placed is None:
                 raise AssertionError(f"{workload.key} does not fit where it fitted a moment ago")
             self._hold(workload, ask, have, placed)
+        elif self._start_part(workload, ask, pools):
+            return
         elif len(allowed) < len(pools):
             self._closed_lines.add((tenant.name, shape))
         elif scratch.fleet.backlog.bounded[shape] > self._passed[rights, shape] < _BACKFILL and any(
@@ -179,6 +182,19 @@ class Admitting:
             placed = self._book.place(self.blocked_of(workload, ask, pool), pool.name, have.ready)
             if placed is not None:
                 self._admit(workload, ask, have, placed)
+                return True
+        return False
+
+    def _start_part(self, workload: WorkloadState, ask: Ask, pools: list[PoolState]) -> bool:
+        """Start an elastic gang with the most pods that quota and free room allow."""
+        if not any(pod.pod_set.min_count for pod in ask.pods):
+            return False
+        for pool in pools:
+            have = self.scratch.supply.pools[pool.name]
+            most = self.scratch.entitlements.available(workload.tenant, pool.accelerator) if ask.devices else None
+            found = largest(ask, lambda part: have.place(part, have.ready), have.give_back, have.device, most)  # noqa: B023
+            if found is not None:
+                self._admit(workload, found[0], have, found[1])
                 return True
         return False
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scheduler import ClassQuota, Eviction, Fleet, Memory, Plan, TenantState, plan
-from tests.unit.scheduler.fleets import apply, fleet, job, pool, tenant
+from scheduler import ClassQuota, Eviction, Fleet, Memory, Plan, PodSet, TenantState, plan
+from tests.unit.scheduler.fleets import GPU, apply, fleet, job, pool, tenant
 
 
 def let_go(made: Fleet, evictions: tuple[Eviction, ...]) -> None:
@@ -142,3 +142,15 @@ def test_a_node_that_is_reserved_is_not_taken_away() -> None:
     _, memory = run(made, memory, 101.0)
     decided, _ = run(made, memory, 110.0)
     assert len(decided.machine_removals) == 1
+
+
+def test_an_elastic_gang_starts_with_what_there_is() -> None:
+    made = fleet(pools=[pool(maximum=3)], nodes=3, tenants=[tenant(devices=20)])
+    pods = PodSet("main", 4, {"cpu": 1000, GPU: 8}, min_count=2)
+    made.upsert_workload(job("elastic", pod_sets=(pods,)))
+    decided, _ = plan(made, Memory(), 0.0)
+    (admission,) = decided.admissions
+    assert sum(one.count for one in admission.placements) == 2, "room for three, quota for two"
+    made.upsert_workload(job("rigid", count=4, devices=8, created_at=-1.0))
+    decided, _ = plan(made, Memory(), 0.0)
+    assert [one.workload for one in decided.admissions] == ["train/elastic"]
