@@ -12,7 +12,7 @@ the node's devices usable by p that p could take before CPU or memory runs out (
 does not look at). GAMMA = 1 without reach is FGD. With GAMMA near 0 a remainder that few
 pods can use is worth nearly as much as one that many can, and one that nobody can use
 is worth nothing: under a backlog, the rare pod that fits does come by. Between 0.1 and
-0.3 it matters little on the openb lists; 0.2 was taken since it holds as well on lists
+0.3 it matters little on the openb lists; 0.15 was taken since it holds as well on lists
 re-mixed from them (bench/packing.py) in which CPU is plentiful.
 """
 
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 MILLI = 1000  # milli-devices of a whole device
 UNDECIDED, WHOLE_ONLY, SHARED_ONLY = range(3)  # modes of a node; undecided while all of its devices are free
-GAMMA = 0.2
+GAMMA = 0.15
 COVER = 0.95  # the part of all pods seen that the typical shapes cover, as in FGD
 
 

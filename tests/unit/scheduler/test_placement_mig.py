@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.placement.fragments import GAMMA
 from scheduler.placement.mig import MEDIA_BIT, MODELS, MigWorth, Slot, starts
 
 H100 = MODELS["H100"]
@@ -24,7 +25,7 @@ def value(state: int) -> float:
             for name, share in MIX.items()
             if any(H100.profile(name).taken(start) >> at & 1 for start in starts(H100.profile(name), state))
         )
-        total += 125 * part**0.1 if part else 0.0
+        total += 125 * part**GAMMA if part else 0.0
     return total
 
 
