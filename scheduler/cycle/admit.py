@@ -101,12 +101,17 @@ class Admitting:
     def start_reserved(self, priority: int | None) -> None:
         """Admit those whose reserved room is there by now.
 
-        `priority`: only of this and above, and those for whom others have been evicted.
+        `priority`: before the others have had their turn, only who is of this and above and does
+        not borrow, and those for whom others have been evicted.
         """
         for reservation in self._book.reservations():
             key = reservation.workload
             workload = self.scratch.fleet.pending.get(key)
-            early = priority is None or reservation.priority >= priority or reservation.basis.kind == "evicts"
+            early = (
+                priority is None
+                or reservation.basis.kind == "evicts"
+                or (reservation.priority >= priority and not reservation.borrows)
+            )
             if workload is None or self.is_decided(key) or not early:
                 continue
             tenant, shape = self.scratch.fleet.tenants[workload.tenant], self.scratch.fleet.shapes[key]

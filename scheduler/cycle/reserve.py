@@ -16,7 +16,7 @@ from scheduler.fleet.shape import Shape
 from scheduler.reserving import Book
 
 DEPTH = 8  # workloads that hold a reservation at one time
-_LOOKS = 20_000  # entries passed over in one plan, at most
+_LOOKS = 4000  # entries passed over in one plan, at most
 _SEARCHES = 16  # for a place, in one plan, at most
 # Rows are drained, and stand empty meanwhile, only for who has waited this long (seconds): within
 # its tenant's nominal quota; beyond it, `PATIENCE_BORROWED`.
@@ -35,12 +35,16 @@ class Reserving:
 
     def run(self) -> None:
         """Give reservations until there are `DEPTH`."""
-        backlog, looks = self._scratch.fleet.backlog, 0
+        scratch, backlog, looks = self._scratch, self._scratch.fleet.backlog, 0
+        tells = any(self._book.may_tell(pool) for pool in scratch.supply.pools)
         for priority in sorted(backlog.ages, reverse=True):
             for created_at, key in backlog.ages[priority]:
                 looks += 1
                 if looks > _LOOKS or self._searches == _SEARCHES:
                     return
+                if not tells and scratch.now < created_at + _PATIENCE_OWED:
+                    self.next_wake = min(self.next_wake, created_at + _PATIENCE_OWED)
+                    break  # those that follow have waited less, and no start is known without draining
                 if not self._book.has_place((-priority, created_at, key)):
                     return
                 if not self._admitting.is_decided(key) and self._book.of(key) is None:
@@ -70,6 +74,9 @@ class Reserving:
         due = workload.created_at + (PATIENCE_BORROWED if blocked.borrows else _PATIENCE_OWED)
         if scratch.now < due:
             self.next_wake = min(self.next_wake, due)
+            if not any(self._book.may_tell(pool.name) for pool in allowed):
+                self._refused.add((tenant.name, shape))
+                return
         self._searches += 1
         if self._book.reserve(blocked, [pool.name for pool in allowed], scratch.now >= due) is None:
             # Of this shape the tenant's younger ones have waited less, and fit no better.

@@ -90,6 +90,10 @@ class Book:
         """Whether room of a pool is held for anybody."""
         return bool(self._held.get(pool))
 
+    def may_tell(self, pool: str) -> bool:
+        """Whether a start without draining may be known in this pool."""
+        return self._timelines[pool].tells or any(one.end < np.inf for one in self._started[pool])
+
     def of(self, workload: str) -> Reservation | None:
         """What is reserved for a workload now."""
         held = self._find(workload)

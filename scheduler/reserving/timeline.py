@@ -52,6 +52,11 @@ class Timeline:
         return told
 
     @cached_property
+    def tells(self) -> bool:
+        """Whether anything that runs, here or elsewhere, says when it ends."""
+        return bool((self._running.live & (self._running.max_runtime > 0)).any())
+
+    @cached_property
     def _rows(self) -> tuple[Ints, Ints]:
         """(entries in the order of their rows, where each row's begin)."""
         by_row = np.argsort(self.room.row, kind="stable")
