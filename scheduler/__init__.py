@@ -1,9 +1,12 @@
 """Pure decisions: what is admitted and where, which machines come and go, and why the rest waits.
 
 `plan(fleet, memory, now) -> (Plan, Memory)` is a function: it reads a `Fleet`, changes
-nothing, and its clock is an argument. Rooms: `fleet` (what is), `queueing` (who is
-next, who may), `placement` (where it fits), `autoscale` (machines to come and go),
-`explain` (reasons). Nothing here knows Kubernetes, keys or HTTP.
+nothing, and its clock is an argument. Rooms: `fleet` (what is), `queueing` (who is next,
+who may), `placement` (where it fits), `running`, `preemption` and `reserving` (what would
+fit if what runs were gone, or had ended), `autoscale` (machines to come and go), `explain`
+(reasons), `cycle` (the steps of one plan). Around them: `simulate` (the same plan under a
+virtual clock) and `objects` (Kubernetes objects, as plain dicts, read as states). Nothing
+here talks to a cluster, or knows keys or HTTP.
 """
 
 from scheduler.decision import (

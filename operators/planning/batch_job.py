@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crds.labels import FULL_PARALLELISM
-from operators.planning.fleet_objects import has_ended
-from operators.planning.job_shape import POD_SET, full_parallelism, pods_at_once, shape_of
 from operators.planning.queued_kind import Counts, End
-from operators.planning.shape import Object, Shape
 from operators.runtime.resources import RESOURCES, ResourceType
+from scheduler.objects.fleet_objects import has_ended
+from scheduler.objects.job_shape import POD_SET, full_parallelism, pods_at_once, shape_of
+from scheduler.objects.shape import Object, Shape
 
 
 class BatchJob:

@@ -14,9 +14,9 @@ from operators.planning.batch_job import BATCH_JOB
 from operators.planning.ownership import controller_of, governed_job, owned_by_workload, shadow_name
 from operators.planning.pod_groups import LABELLED_PODS, SCHEDULING_POD_GROUP, PodGroups
 from operators.planning.queued_kind import QueuedKind
-from operators.planning.shape import Shape
 from operators.runtime import Store, Stores
 from operators.runtime.resources import RESOURCES
+from scheduler.objects.shape import Shape
 
 Object = Mapping[str, Any]
 Touch = Callable[[Object], None]

@@ -14,7 +14,6 @@ from typing import Any
 
 from crds.conditions import EVICTED, FINISHED, is_true
 from crds.labels import MACHINE, READY, TENANT
-from operators.planning import fleet_objects as translate
 from operators.planning.coverage import Coverage
 from operators.planning.decisions import Decisions
 from operators.planning.family import Family
@@ -24,6 +23,7 @@ from operators.planning.ownership import governing_workload, runs_elsewhere
 from operators.planning.position import position
 from operators.runtime import Stores
 from scheduler import Fleet, MachineState, WorkloadState
+from scheduler.objects import fleet_objects as translate
 
 Object = Mapping[str, Any]
 log = logging.getLogger(__name__)

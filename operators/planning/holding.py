@@ -8,8 +8,8 @@ from typing import Any
 
 from crds.labels import HOSTNAME, SCHEDULING_GATE
 from operators.planning.batch_job import BATCH_JOB
-from operators.planning.fleet_objects import has_ended
 from operators.planning.queued_kind import QueuedKind
+from scheduler.objects.fleet_objects import has_ended
 
 Object = Mapping[str, Any]
 Held = tuple[str, str, int]  # pod set, node, count

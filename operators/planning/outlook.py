@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crds.conditions import timestamp
-from operators.planning.fleet_objects import runtime_left
 from scheduler import Reason
+from scheduler.objects.fleet_objects import runtime_left
 
 Object = Mapping[str, Any]
 

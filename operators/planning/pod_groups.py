@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crds.labels import API_VERSION, POD_GROUP, POD_GROUP_COUNT
-from operators.planning.pod_shape import is_device
 from operators.runtime import Stores
+from scheduler.objects.pod_shape import is_device
 
 Object = Mapping[str, Any]
 LABELLED_PODS = "LabelledPods"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from operators.planning.fleet_objects import has_ended
-from operators.planning.shape import Object
+from scheduler.objects.fleet_objects import has_ended
+from scheduler.objects.shape import Object
 
 
 def is_ready(pod: Object) -> bool:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from operators.planning.shape import Object, Shape
 from operators.runtime.resources import ResourceType
+from scheduler.objects.shape import Object, Shape
 
 Counts = Mapping[str, int]
 """Pod set → pods."""

@@ -13,8 +13,6 @@ from crds.conditions import READY, is_true, set_condition
 from crds.errors import NotFound
 from crds.labels import FINALIZER, MANAGER_POOLS, POOL, SITE
 from operators.planning.feed import Feed
-from operators.planning.fleet_objects import is_going
-from operators.planning.node_shape import resource_of
 from operators.pools.providers import Providers
 from operators.runtime import (
     RESOURCES,
@@ -27,6 +25,8 @@ from operators.runtime import (
     drop_finalizer,
     write_status,
 )
+from scheduler.objects.fleet_objects import is_going
+from scheduler.objects.node_shape import resource_of
 
 Object = Mapping[str, Any]
 MACHINES = Gauge("kekkai_pool_machines", "Machines of a pool by where they are in their life.", ["pool", "state"])

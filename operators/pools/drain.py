@@ -8,9 +8,9 @@ from typing import Any
 
 from crds.conditions import DRAINED
 from crds.labels import DRAIN_TAINT, MANAGER_POOLS
-from operators.planning.fleet_objects import has_ended
 from operators.pools.scope import Scope
 from operators.runtime import RESOURCES
+from scheduler.objects.fleet_objects import has_ended
 
 Object = Mapping[str, Any]
 DEADLINE = 600.0  # seconds after which disruption budgets no longer hold the machine

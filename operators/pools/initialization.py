@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from crds.conditions import INITIALIZED, REGISTERED
 from crds.labels import MANAGER_POOLS, STARTUP_TAINT
-from operators.planning.fleet_objects import device_count, node_ready
 from operators.pools.scope import Scope
 from operators.runtime import RESOURCES
+from scheduler.objects.fleet_objects import device_count, node_ready
 
 
 def not_yet(scope: Scope) -> tuple[str, str] | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from crds.conditions import LAUNCHED
-from operators.planning.node_shape import capacity, machine_labels, startup_taint
 from operators.pools.providers import OrderRefused, OutOfCapacity, ProviderError, ProviderOrder
 from operators.pools.scope import Scope
+from scheduler.objects.node_shape import capacity, machine_labels, startup_taint
 
 _AGAIN = {OutOfCapacity: 30.0, OrderRefused: 300.0}  # seconds; other failures come again after 5 s
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from crds.conditions import DRAINED, INITIALIZED, LAUNCHED, READY, REGISTERED, find
-from operators.planning.fleet_objects import node_ready
 from operators.pools.drain import drain
 from operators.pools.initialization import initialize
 from operators.pools.launch import launch
 from operators.pools.registration import register
 from operators.pools.removal import remove
 from operators.pools.scope import Scope
+from scheduler.objects.fleet_objects import node_ready
 
 BOOT_DEADLINE = 900.0  # seconds from the Machine's creation; after that another is made
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from crds.conditions import LAUNCHED, REGISTERED
 from crds.labels import MANAGER_POOLS
-from operators.planning.node_shape import machine_labels
 from operators.pools.scope import Scope
 from operators.runtime import RESOURCES, Stores
+from scheduler.objects.node_shape import machine_labels
 
 
 def node_of(stores: Stores, provider_id: str) -> dict[str, Any] | None:

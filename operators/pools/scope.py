@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crds.conditions import find, set_condition
-from operators.planning.fleet_objects import seconds
 from operators.pools.providers import Provider
 from operators.runtime import Cluster, Stores
+from scheduler.objects.fleet_objects import seconds
 
 Object = dict[str, Any]
 

@@ -16,16 +16,16 @@ from crds.labels import MANAGER_WORKLOADS
 from crds.workload import WorkloadStatus
 from operators.planning.decisions import Decisions
 from operators.planning.family import Family
-from operators.planning.fleet_objects import seconds
 from operators.planning.ownership import owning_job, runs_elsewhere
 from operators.planning.queued_kind import Counts, QueuedKind
-from operators.planning.shape import Shape
 from operators.runtime import RESOURCES, ApiFault, Cluster, Key, Stores, Touches, WorkQueue, change_of, patch_status
 from operators.workloads import external
 from operators.workloads.events import Events
 from operators.workloads.lifecycle import QUEUED, Outcome, View, decide
 from operators.workloads.namespaces import is_ready
 from operators.workloads.pinning import Pin, patch
+from scheduler.objects.fleet_objects import seconds
+from scheduler.objects.shape import Shape
 
 Object = Mapping[str, Any]
 log = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from typing import Any
 
 from crds.conditions import ADMITTED, EVICTED, FINISHED, PODS_READY, READY, find, is_true, set_condition
 from operators.planning.decisions import Admitted
-from operators.planning.fleet_objects import is_going, pod_sets
 from operators.planning.holding import admitted_places
 from operators.workloads.lifecycle import INACTIVE, NAMESPACE_NOT_READY, NODE_LOST, QUEUED, Outcome, View
 from scheduler import Reason
+from scheduler.objects.fleet_objects import is_going, pod_sets
 
 STOPPED = "Stopped"
 """Reason of PodsReady=False by which its controller says that nothing of it runs any more."""

@@ -17,9 +17,7 @@ from typing import Any
 from crds.conditions import ADMITTED, EVICTED, FINISHED, PODS_READY, READY, find, is_true
 from operators.planning.batch_job import BATCH_JOB
 from operators.planning.decisions import Admitted
-from operators.planning.fleet_objects import has_ended, is_going, pod_sets
 from operators.planning.holding import admitted_counts, held, pinned_node
-from operators.planning.job_shape import Shape
 from operators.planning.outlook import (
     MAXIMUM_RUNTIME_EXCEEDED,
     PODS_READY_TIMEOUT,
@@ -32,6 +30,8 @@ from operators.workloads.pinning import Pin, assign, larger_than_admitted
 from operators.workloads.status_draft import Draft
 from operators.workloads.time_limits import RECOVERING, next_look, overdue, ran_for
 from scheduler import Reason
+from scheduler.objects.fleet_objects import has_ended, is_going, pod_sets
+from scheduler.objects.job_shape import Shape
 
 Object = Mapping[str, Any]
 

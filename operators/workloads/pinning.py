@@ -8,11 +8,11 @@ from typing import Any
 
 from crds.labels import HOSTNAME, SCHEDULING_GATE
 from operators.planning.batch_job import BATCH_JOB
-from operators.planning.fleet_objects import has_ended
 from operators.planning.holding import admitted_places, free_places
 from operators.planning.outlook import pod_annotations
-from operators.planning.pod_requests import exceeds, pod_requests, read_amounts
 from operators.planning.queued_kind import QueuedKind
+from scheduler.objects.fleet_objects import has_ended
+from scheduler.objects.pod_requests import exceeds, pod_requests, read_amounts
 
 Object = Mapping[str, Any]
 _INDEX = "batch.kubernetes.io/job-completion-index"

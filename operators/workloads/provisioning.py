@@ -16,8 +16,8 @@ from typing import Any
 
 from crds.conditions import FINISHED, is_true
 from crds.labels import API_VERSION, MANAGED_BY, MANAGED_BY_VALUE, TENANT
-from operators.planning.fleet_objects import seconds
 from operators.planning.outlook import check_state
+from scheduler.objects.fleet_objects import seconds
 
 Object = Mapping[str, Any]
 

@@ -8,12 +8,12 @@ from typing import Any
 from crds.conditions import FINISHED, is_true
 from crds.labels import API_VERSION, MANAGED_BY, MANAGED_BY_VALUE, MANAGER_WORKLOADS, TENANT
 from operators.planning.family import Family
-from operators.planning.job_shape import Shape, shape_of
 from operators.planning.ownership import governing_workload, owned_by_workload
-from operators.planning.queue_settings import SETTINGS
 from operators.runtime import RESOURCES, Cluster, Key, Stores, Touches
 from operators.workloads.lifecycle import job_end
 from operators.workloads.namespaces import is_ready, tenant_of
+from scheduler.objects.job_shape import Shape, shape_of
+from scheduler.objects.queue_settings import SETTINGS
 
 Object = Mapping[str, Any]
 

@@ -9,11 +9,11 @@ from crds.labels import MANAGER_WORKLOADS
 from operators.planning.family import Family
 from operators.planning.ownership import shadow_name
 from operators.planning.pod_groups import LABELLED_PODS, group_label, group_uid
-from operators.planning.pod_shape import is_gated
 from operators.runtime import RESOURCES, Cluster, Key, Stores, Touches, WorkQueue
 from operators.workloads.integrations.pods import LabelledPods
 from operators.workloads.namespaces import is_ready, tenant_of
 from operators.workloads.queueing import is_settled, manifest, request, says
+from scheduler.objects.pod_shape import is_gated
 
 Object = Mapping[str, Any]
 

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from crds.conditions import PODS_READY, find
-from operators.planning.fleet_objects import runtime_left, seconds
 from operators.planning.outlook import MAXIMUM_RUNTIME_EXCEEDED, PODS_READY_TIMEOUT
 from scheduler import Reason
+from scheduler.objects.fleet_objects import runtime_left, seconds
 
 Object = Mapping[str, Any]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from operators.planning.job_shape import pods_at_once, shaped
-from operators.planning.pod_shape import pod_set_of
-from operators.planning.queue_settings import keys_of, priority_of, settings_of
 from operators.planning.queued_kind import Counts, End
-from operators.planning.shape import NOTHING_TO_RUN, Object, Refused, Shape
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.workloads.integrations.suspended import Suspendable, distinct, label, refuse_other_manager
+from scheduler.objects.job_shape import pods_at_once, shaped
+from scheduler.objects.pod_shape import pod_set_of
+from scheduler.objects.queue_settings import keys_of, priority_of, settings_of
+from scheduler.objects.shape import NOTHING_TO_RUN, Object, Refused, Shape
 
 CONTROLLER = "jobset.sigs.k8s.io/jobset-controller"
 REPLICATED_JOB = "jobset.sigs.k8s.io/replicatedjob-name"

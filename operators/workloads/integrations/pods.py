@@ -13,17 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crds.labels import API_VERSION, HOSTNAME, POD_GROUP_COUNT
-from operators.planning.fleet_objects import has_ended
-from operators.planning.job_shape import shaped
 from operators.planning.pod_groups import LABELLED_PODS, declared_count
-from operators.planning.pod_requests import pod_requests, show_amounts
-from operators.planning.pod_shape import POD_SET, pod_set_of
 from operators.planning.pod_state import succeeded, up_or_done
-from operators.planning.queue_settings import keys_of, priority_of, settings_of
 from operators.planning.queued_kind import Counts, End
-from operators.planning.shape import GROUP_INCOMPLETE, INVALID_SETTING, Object, Refused, Shape
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.workloads.integrations.suspended import distinct
+from scheduler.objects.fleet_objects import has_ended
+from scheduler.objects.job_shape import shaped
+from scheduler.objects.pod_requests import pod_requests, show_amounts
+from scheduler.objects.pod_shape import POD_SET, pod_set_of
+from scheduler.objects.queue_settings import keys_of, priority_of, settings_of
+from scheduler.objects.shape import GROUP_INCOMPLETE, INVALID_SETTING, Object, Refused, Shape
 
 
 class _Pods:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from operators.planning.job_shape import shaped
 from operators.planning.ownership import controller_of
-from operators.planning.pod_shape import pod_set_of
-from operators.planning.queue_settings import keys_of, priority_of, settings_of
 from operators.planning.queued_kind import Counts, End
-from operators.planning.shape import INVALID_SETTING, UNSUPPORTED_PLACEMENT, Object, Refused, Shape
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.workloads.integrations.suspended import Suspendable, distinct, label, refuse_other_manager
+from scheduler.objects.job_shape import shaped
+from scheduler.objects.pod_shape import pod_set_of
+from scheduler.objects.queue_settings import keys_of, priority_of, settings_of
+from scheduler.objects.shape import INVALID_SETTING, UNSUPPORTED_PLACEMENT, Object, Refused, Shape
 
 CONTROLLER = "ray.io/kuberay-operator"
 NODE_TYPE, GROUP = "ray.io/node-type", "ray.io/group"

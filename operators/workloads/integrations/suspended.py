@@ -8,7 +8,7 @@ from typing import Any
 
 from operators.planning.pod_state import succeeded, up_or_done
 from operators.planning.queued_kind import Counts
-from operators.planning.shape import INVALID_SETTING, RUN_BY_ANOTHER, TOO_MANY_SHAPES, Object, Refused
+from scheduler.objects.shape import INVALID_SETTING, RUN_BY_ANOTHER, TOO_MANY_SHAPES, Object, Refused
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
 MOST_POD_SETS = 16  # spec.podSets of a Workload

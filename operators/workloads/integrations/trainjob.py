@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from operators.planning.job_shape import shaped
-from operators.planning.queue_settings import keys_of, priority_of, settings_of
 from operators.planning.queued_kind import End
-from operators.planning.shape import NOTHING_TO_RUN, Object, Refused, Shape
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.workloads.integrations.jobset import REPLICATED_JOB, replicated_pod_sets
 from operators.workloads.integrations.suspended import Suspendable, label, refuse_other_manager
+from scheduler.objects.job_shape import shaped
+from scheduler.objects.queue_settings import keys_of, priority_of, settings_of
+from scheduler.objects.shape import NOTHING_TO_RUN, Object, Refused, Shape
 
 CONTROLLER = "trainer.kubeflow.org/trainjob-controller"
 

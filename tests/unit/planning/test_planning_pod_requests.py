@@ -3,7 +3,7 @@
 import pytest
 
 from crds.errors import InvalidInput
-from operators.planning.pod_requests import exceeds, limit_defaults, pod_requests, show_amounts
+from scheduler.objects.pod_requests import exceeds, limit_defaults, pod_requests, show_amounts
 
 GI = 2**30
 

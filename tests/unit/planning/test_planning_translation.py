@@ -7,10 +7,10 @@ from typing import Any
 from crds.labels import DRAIN_TAINT, READY, STARTUP_TAINT, TENANT
 from operators.planning.decisions import Decisions
 from operators.planning.feed import Feed
-from operators.planning.fleet_objects import machine_state, node_state, pool_state, tenant_state
-from operators.planning.node_shape import capacity, machine_labels
 from operators.runtime import Stores
 from scheduler import MachineRequest, Taint
+from scheduler.objects.fleet_objects import machine_state, node_state, pool_state, tenant_state
+from scheduler.objects.node_shape import capacity, machine_labels
 from tests.unit.pools.pool_objects import machine, node, pool
 from tests.unit.workloads.workload_objects import NAME, job, pod, workload
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from crds.workload import WorkloadSpec
-from operators.planning.fleet_objects import checks_passed, last_checkpoint, workload_state
-from operators.planning.job_shape import shape_of
-from operators.planning.queue_settings import LEVELS, SETTINGS
 from operators.workloads.queueing import request, says
+from scheduler.objects.fleet_objects import checks_passed, last_checkpoint, workload_state
+from scheduler.objects.job_shape import shape_of
+from scheduler.objects.queue_settings import LEVELS, SETTINGS
 from tests.unit.workloads.workload_objects import job, pod, workload
 
 K = "kekkai.dev/"

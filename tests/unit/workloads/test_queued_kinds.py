@@ -14,13 +14,13 @@ from operators.planning.family import Family
 from operators.planning.holding import held
 from operators.planning.ownership import shadow_name
 from operators.planning.queued_kind import QueuedKind
-from operators.planning.shape import Shape
 from operators.runtime import RESOURCES, Stores
 from operators.workloads.integrations import ALWAYS, WHERE_SERVED
 from operators.workloads.integrations.pods import role
 from operators.workloads.lifecycle import decide
 from operators.workloads.pinning import assign
 from operators.workloads.queueing import request
+from scheduler.objects.shape import Shape
 from tests.unit.workloads.test_workloads_lifecycle import condition, view
 from tests.unit.workloads.workload_objects import job, workload
 

@@ -9,12 +9,12 @@ import pytest
 
 from crds.conditions import find
 from operators.planning.decisions import Admitted
-from operators.planning.fleet_objects import pod_sets
-from operators.planning.job_shape import Shape
 from operators.planning.ownership import runs_elsewhere
 from operators.workloads.external import STOPPED, decide
 from operators.workloads.lifecycle import View
 from scheduler import Admission, Placed, Reason
+from scheduler.objects.fleet_objects import pod_sets
+from scheduler.objects.job_shape import Shape
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ADMISSION = {"accelerator": "H200", "admittedAt": "2026-01-01T00:00:00Z", "placements": []}

@@ -8,10 +8,10 @@ from typing import Any
 
 from crds.conditions import find
 from operators.planning.decisions import Admitted
-from operators.planning.fleet_objects import pod_sets
-from operators.planning.job_shape import Shape, shape_of
 from operators.workloads.lifecycle import Outcome, View, decide
 from scheduler import Admission, Placed, Reason
+from scheduler.objects.fleet_objects import pod_sets
+from scheduler.objects.job_shape import Shape, shape_of
 from tests.unit.workloads.workload_objects import NAME, job, pod, workload
 
 NOW = datetime(2026, 1, 1, 1, tzinfo=UTC)

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from crds.labels import CONFIDENTIAL, KEYS, PRIORITY
-from operators.planning.job_shape import Shape, pods_at_once, shape_of
+from scheduler.objects.job_shape import Shape, pods_at_once, shape_of
 from tests.unit.workloads.workload_objects import job
 
 SNP = {
