@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system binaries demo test test-unit test-chaos lint format generate check-generated bench fuzz lock clean
+.PHONY: help setup system binaries demo test test-unit test-chaos lint format generate check-generated bench bench-queue fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -61,7 +61,10 @@ check-generated: generate
 	@git diff --exit-code -- crds/manifests docs/reference || { echo "generated files differ: run make generate and commit"; exit 1; }
 
 bench: binaries ## Benchmarks: ratios against a peer or a bound measured in the same run
-	@for b in bench/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+	@for b in $(filter-out bench/__init__.py bench/queue_scale.py,$(wildcard bench/*.py)); do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+bench-queue: binaries ## Kueue's performance test: 15,000 Workloads through a real API server (minutes)
+	@$(BIN)/python bench/queue_scale.py
 
 fuzz: setup ## Long fuzzing of every parser of outside bytes (ITERATIONS, default 2000000)
 	@$(BIN)/python -m tests.fuzz --iterations $(or $(ITERATIONS),2000000)
