@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from crds.labels import OPERATOR_USER
 from local.controlplane import ControlPlane
+from local.controlplane.plane import ControlPlaneError
 from operators import admission
 from operators.runtime import RESOURCES, ApiFault, Cluster
 from operators.tenants.limits import desired_quota
@@ -354,7 +356,15 @@ def users(installed: ControlPlane) -> dict[str, Path]:
     plane.kubectl("wait", "--for=condition=Established", "crd/jobsets.jobset.x-k8s.io", "--timeout=60s")
     for batch in (documents, stored):
         text = "\n---\n".join(json.dumps(one) for one in batch)
-        plane.kubectl("apply", "-f", "-", user=found["operator"], stdin=text)
+        for attempt in range(60):
+            try:
+                plane.kubectl("apply", "-f", "-", user=found["operator"], stdin=text)
+                break
+            except ControlPlaneError as error:
+                # For some seconds after a kind is established, mutating policies do not find it yet.
+                if "There can be a delay" not in str(error) or attempt == 59:
+                    raise
+                time.sleep(0.5)
         # As the operator does it: nothing is made before the quota is in force.
         quota = ("resourcequota/kekkai-ceiling", "-n", "adm", "--timeout=60s")
         plane.kubectl("wait", "--for=jsonpath={.status.hard.pods}", *quota)

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from scheduler import ClassQuota, Fleet, Memory, Plan, PodSet, TenantState, WorkloadState, plan
+from scheduler.cycle.claim import GRACE
 from scheduler.simulate import Arrival, Simulation
 from tests.unit.scheduler.fleets import GPU, add_node, apply, fleet, job, node_of, pool
 
@@ -153,7 +154,9 @@ class Cloud(RuleBasedStateMachine):
         """Of single pods, which find room wherever any is: what is owed to them is not lent to others of no higher priority."""
         made = self.fleet
         owed = [
-            one for one in made.pending.values() if one.pod_sets[0].count == 1 and borrowed(made, one.tenant) + 2 <= 0
+            one
+            for one in made.pending.values()
+            if one.pod_sets[0].count == 1 and borrowed(made, one.tenant) + 2 <= 0 and self.now >= one.created_at + GRACE
         ]
         for one in owed:
             lenders = [
