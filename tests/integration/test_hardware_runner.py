@@ -139,7 +139,8 @@ def cluster(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactor
             "kind": "Node",
             "metadata": {
                 "name": "snp-1",
-                "labels": {"kubernetes.io/hostname": "snp-1"},
+                # The label that confidential runtime classes select, should Kekkai be installed here already.
+                "labels": {"kubernetes.io/hostname": "snp-1", "kekkai.dev/confidential": "sev-snp"},
                 "annotations": {"kwok.x-k8s.io/node": "fake"},
             },
             "status": {"capacity": capacity, "allocatable": capacity},

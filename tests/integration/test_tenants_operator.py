@@ -291,7 +291,7 @@ def test_a_stricter_baseline_reaches_every_namespace(world: World) -> None:
         until(
             "the baseline says so",
             lambda: (
-                "level baseline in" in condition(world.get("securitybaseline", "default"), "Ready").get("message", "")
+                "level baseline" in condition(world.get("securitybaseline", "default"), "Ready").get("message", "")
             ),
         )
     finally:

@@ -175,5 +175,6 @@ async def test_a_job_cannot_be_slipped_past_the_queue(tenants: Tenants) -> None:
         assert made["spec"]["schedulingGates"] == [{"name": "kekkai.dev/admission"}]
     body["spec"]["nodeName"] = "n"
     for person in (tenants.alice, tenants.admin):
-        assert "spec.nodeName must not be set" in await person.tries("POST", base, body)
+        assert "spec.nodeName" in (said := await person.tries("POST", base, body))
+        assert said.startswith(("403", "422")), said
     assert (await tenants.alice.tries("POST", f"{base}/p/binding", {"target": {"name": "n"}})).startswith("403")
