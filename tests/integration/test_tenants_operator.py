@@ -290,9 +290,7 @@ def test_a_stricter_baseline_reaches_every_namespace(world: World) -> None:
         until("the level follows", lambda: level() == "baseline")
         until(
             "the baseline says so",
-            lambda: (
-                "level baseline" in condition(world.get("securitybaseline", "default"), "Ready").get("message", "")
-            ),
+            lambda: "level baseline" in condition(world.get("securitybaseline", "default"), "Ready").get("message", ""),
         )
     finally:
         world.plane.kubectl(

@@ -9,7 +9,6 @@ from keymgmt.policy.rule import compile_rule
 from tests.fuzz.campaign import run
 from tests.fuzz.targets import Target, targets
 
-
 # A rule that compiles is tried against a decoy of each TEE, which takes long.
 SLOW = {"release-rule": 300}
 
