@@ -87,13 +87,15 @@ class Turns:
         unopened = self._order.ranked(tenants)
         following = next(unopened, None)
         heap: list[tuple[Key, Entry, str]] = []
+        alive: dict[str, Set[Shape]] = {}  # of the opened; kept up to date by the openings
         cursors: dict[str, _Cursor] = {}
         while True:
             while following is not None and (not heap or (following[0], _FIRST, following[1]) < heap[0]):
                 key, tenant = following
                 following = next(unopened, None)
                 lines = tenants[tenant]
-                if lines.keys().isdisjoint(live(tenant, lines.keys())):
+                alive[tenant] = live(tenant, lines.keys())
+                if lines.keys().isdisjoint(alive[tenant]):
                     if tenant in self._strict:
                         stopped.add(tenant)
                 elif tenant not in stopped:
@@ -103,11 +105,10 @@ class Turns:
             key, entry, tenant = heappop(heap)
             cursor = cursors.get(tenant)
             if cursor is None:
-                if tenant not in self._strict and tenants[tenant].keys().isdisjoint(
-                    live(tenant, tenants[tenant].keys())
-                ):
+                lines, strict = tenants[tenant], tenant in self._strict
+                if not strict and lines.keys().isdisjoint(alive[tenant]):
                     continue  # closed since it was opened
-                cursor = _Cursor(self._fleet, self._openings, tenant, tenants[tenant], tenant in self._strict)
+                cursor = _Cursor(self._fleet, self._openings, tenant, lines, alive[tenant], strict)
                 cursors[tenant] = cursor
             head = cursor.head()
             if head is None:
@@ -128,12 +129,14 @@ class Turns:
 class _Cursor:
     """Where a plan stands in the lines of one tenant and priority."""
 
-    def __init__(self, fleet: Fleet, openings: Openings, tenant: str, lines: Lines, strict: bool) -> None:
+    def __init__(
+        self, fleet: Fleet, openings: Openings, tenant: str, lines: Lines, live: Set[Shape], strict: bool
+    ) -> None:
         self.stopped = False
         self._fleet, self._openings, self._tenant, self._lines, self._strict = fleet, openings, tenant, lines, strict
-        self._live = openings.live(tenant, lines.keys())
-        # The next entry of each line, the oldest on top.
-        self._heap = [(line[0], 0, shape) for shape, line in lines.items() if strict or shape in self._live]
+        self._live = live
+        # The next entry of each line, the oldest on top. Entries differ, so that the order of a set does not matter.
+        self._heap = [(lines[shape][0], 0, shape) for shape in (lines if strict else lines.keys() & live)]
         heapify(self._heap)
 
     def head(self) -> Shape | None:
