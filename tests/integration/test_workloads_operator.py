@@ -95,7 +95,7 @@ def test_a_gang_scales_the_pool_from_zero_runs_where_it_was_admitted_and_the_nod
 
 
 def test_beyond_quota_it_waits_with_a_reason_then_runs(world: World) -> None:
-    world.apply(*(job(f"wait-{n}", TENANT, CLASS, pods=4, run_seconds=2) for n in range(2)))
+    world.apply(*(job(f"wait-{n}", TENANT, CLASS, pods=4, run_seconds=10) for n in range(2)))
 
     def waits() -> bool:
         found = world.list("kwl", TENANT)
