@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crds.labels import FULL_PARALLELISM
-from operators.planning.queued_kind import Counts, End
+from operators.planning.queued_kind import Counts, End, end_by_condition
 from operators.runtime.resources import RESOURCES, ResourceType
 from scheduler.objects.fleet_objects import has_ended
 from scheduler.objects.job_shape import POD_SET, full_parallelism, pods_at_once, shape_of
@@ -53,12 +53,7 @@ class BatchJob:
         return out
 
     def end(self, obj: Object, pods: Sequence[Object]) -> End | None:
-        for one in (obj.get("status") or {}).get("conditions") or ():
-            if one["status"] == "True" and one["type"] in {"Complete", "Failed"}:
-                well = one["type"] == "Complete"
-                reason = "Succeeded" if well else str(one.get("reason") or "Failed")
-                return well, reason, str(one.get("message") or "")
-        return None
+        return end_by_condition(obj, "Complete")
 
     def needed(self, obj: Object, pods: Sequence[Object], admitted: Counts) -> Counts:
         total = sum(admitted.values())

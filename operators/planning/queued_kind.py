@@ -7,7 +7,8 @@ its pod set. A kind that cannot be suspended (plain pods) is stopped by deleting
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from operators.runtime.resources import ResourceType
@@ -79,3 +80,21 @@ class QueuedKind(Protocol):
     def pod_set_of(self, pod: Object) -> str:
         """The pod set of one of its pods; "" when that cannot be told."""
         ...
+
+
+def end_by_condition(obj: Object, complete: str) -> End | None:
+    """The end of an object that says so by the condition `complete` or the condition Failed."""
+    for one in (obj.get("status") or {}).get("conditions") or ():
+        if one["status"] == "True" and one["type"] in {complete, "Failed"}:
+            well = one["type"] == complete
+            reason = "Succeeded" if well else str(one.get("reason") or "Failed")
+            return well, reason, str(one.get("message") or "")
+    return None
+
+
+def less_the_done(
+    admitted: Counts, pods: Iterable[Object], pod_set_of: Callable[[Object], str], done: Callable[[Object], bool]
+) -> Counts:
+    """All that were admitted, less the pods that are done: those are not made again."""
+    gone = Counter(pod_set_of(pod) for pod in pods if done(pod))
+    return {name: max(0, count - gone[name]) for name, count in admitted.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from operators.planning.queued_kind import Counts, End
+from operators.planning.queued_kind import Counts, End, end_by_condition
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.workloads.integrations.suspended import Suspendable, distinct, label, refuse_other_manager
 from scheduler.objects.job_shape import pods_at_once, shaped
@@ -48,12 +48,7 @@ class JobSet(Suspendable):
         return {name: admitted[name] if name in turning else count for name, count in less.items()}
 
     def end(self, obj: Object, pods: Sequence[Object]) -> End | None:
-        for one in (obj.get("status") or {}).get("conditions") or ():
-            if one["status"] == "True" and one["type"] in {"Completed", "Failed"}:
-                well = one["type"] == "Completed"
-                reason = "Succeeded" if well else str(one.get("reason") or "Failed")
-                return well, reason, str(one.get("message") or "")
-        return None
+        return end_by_condition(obj, "Completed")
 
     def pod_set_of(self, pod: Object) -> str:
         return label(pod, REPLICATED_JOB)

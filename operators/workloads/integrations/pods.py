@@ -15,7 +15,7 @@ from typing import Any
 from crds.labels import API_VERSION, HOSTNAME, POD_GROUP_COUNT
 from operators.planning.pod_groups import LABELLED_PODS, declared_count
 from operators.planning.pod_state import succeeded, up_or_done
-from operators.planning.queued_kind import Counts, End
+from operators.planning.queued_kind import Counts, End, less_the_done
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.workloads.integrations.suspended import distinct
 from scheduler.objects.fleet_objects import has_ended
@@ -43,12 +43,7 @@ class _Pods:
 
     def needed(self, obj: Object, pods: Sequence[Object], admitted: Counts) -> Counts:
         """Those that have not ended: a plain pod is not made again."""
-        done: dict[str, int] = {}
-        for pod in pods:
-            if has_ended(pod):
-                name = self.pod_set_of(pod)
-                done[name] = done.get(name, 0) + 1
-        return {name: max(0, count - done.get(name, 0)) for name, count in admitted.items()}
+        return less_the_done(admitted, pods, self.pod_set_of, has_ended)
 
     def ready(self, obj: Object, pods: Sequence[Object], admitted: Counts) -> bool:
         return up_or_done(pods) >= sum(admitted.values()) > 0

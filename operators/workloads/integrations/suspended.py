@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from operators.planning.pod_state import succeeded, up_or_done
-from operators.planning.queued_kind import Counts
+from operators.planning.queued_kind import Counts, less_the_done
 from scheduler.objects.shape import INVALID_SETTING, RUN_BY_ANOTHER, TOO_MANY_SHAPES, Object, Refused
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
@@ -30,12 +30,7 @@ class Suspendable:
 
     def needed(self, obj: Object, pods: Sequence[Object], admitted: Counts) -> Counts:
         """All that were admitted, less the pods that have succeeded: those are not made again."""
-        done: dict[str, int] = {}
-        for pod in pods:
-            if succeeded(pod):
-                name = self.pod_set_of(pod)
-                done[name] = done.get(name, 0) + 1
-        return {name: max(0, count - done.get(name, 0)) for name, count in admitted.items()}
+        return less_the_done(admitted, pods, self.pod_set_of, succeeded)
 
     def ready(self, obj: Object, pods: Sequence[Object], admitted: Counts) -> bool:
         return up_or_done(pods) >= sum(admitted.values()) > 0

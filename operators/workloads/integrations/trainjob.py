@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from operators.planning.queued_kind import End
+from operators.planning.queued_kind import End, end_by_condition
 from operators.runtime.resources import RESOURCES, ResourceType
 from operators.workloads.integrations.jobset import REPLICATED_JOB, replicated_pod_sets
 from operators.workloads.integrations.suspended import Suspendable, label, refuse_other_manager
@@ -47,12 +47,7 @@ class TrainJob(Suspendable):
         return shaped(make)
 
     def end(self, obj: Object, pods: Sequence[Object]) -> End | None:
-        for one in (obj.get("status") or {}).get("conditions") or ():
-            if one["status"] == "True" and one["type"] in {"Complete", "Failed"}:
-                well = one["type"] == "Complete"
-                reason = "Succeeded" if well else str(one.get("reason") or "Failed")
-                return well, reason, str(one.get("message") or "")
-        return None
+        return end_by_condition(obj, "Complete")
 
     def pod_set_of(self, pod: Object) -> str:
         return label(pod, REPLICATED_JOB)
