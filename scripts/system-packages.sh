@@ -14,6 +14,10 @@ if ! compgen -G '/usr/lib/softhsm/libsofthsm2.so' >/dev/null \
   && ! command -v softhsm2-util >/dev/null; then
   need softhsm2 "the PKCS#11 token that stands in for a hardware security module"
 fi
+if ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && ! command -v postgres >/dev/null; then
+  need postgresql "the key service's store when it runs in replicas"
+fi
+command -v prometheus >/dev/null || need prometheus "the signals that services are scaled by"
 "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || need python3-venv "makes the Python environment"
 command -v git >/dev/null || need git "checks that generated files are up to date"
 command -v make >/dev/null || need make "runs the project's targets"

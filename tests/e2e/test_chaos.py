@@ -12,6 +12,7 @@ import pytest
 from local import stack
 from local.controlplane import ControlPlane
 from local.controlplane.supervision import SupervisorError
+from local.demo.scenario import PODS
 from tests.e2e.demo_run import play, processes_naming
 
 KILLS = 10
@@ -43,9 +44,15 @@ def test_killed_at_ten_random_moments(seed: int, tmp_path: Path) -> None:
         assert [(row.title, row.got) for row in report.broken] == [], f"seed {seed}, killed {killed}"
         assert len(killed) == KILLS
         releases = materials.releases()
-        # A reply lost to a kill costs a run; what may never happen is two replies from one entry.
-        sessions = [entry["session"] for entry in releases]
-        assert len(set(sessions)) == len(sessions), f"a session was served twice, seed {seed}"
+        # A reply lost to a kill costs a run: its guest asks again, within the session or in a new one. What may
+        # never happen is two releases from one entry, or a session that serves anyone but the guest it attested.
+        counts = sorted(entry["count"] for entry in releases)
+        assert counts == list(range(1, len(releases) + 1)), f"a run was counted twice or lost, seed {seed}"
+        served: dict[str, set[tuple[str, str]]] = {}
+        for entry in releases:
+            served.setdefault(entry["session"], set()).add((entry["recipient"], entry["evidence"]))
+        assert all(len(guests) == 1 for guests in served.values()), f"a session served two guests, seed {seed}"
+        assert len(served) >= PODS, f"a pod got a key without an entry, seed {seed}"
         phases = plane.kubectl("get", "pods", "-A", "-o", "jsonpath={.items[*].status.phase}").stdout.split()
         assert set(phases) <= {"Succeeded", "Failed"}, f"orphan pods, seed {seed}"
         assert plane.kubectl("get", "nodes,machines", "-o", "name").stdout == "", f"orphan nodes, seed {seed}"
