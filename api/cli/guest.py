@@ -35,7 +35,9 @@ def run(
     ca: Annotated[Path | None, typer.Option(help="CA certificate of the key service, PEM.")] = None,
     init_data: Annotated[Path | None, typer.Option(help="Init-data TOML this guest was launched with.")] = None,
     deadline: Annotated[float, typer.Option(help="Seconds to keep trying an absent key service.")] = 120.0,
-    key_type: Annotated[str, typer.Option(help="Ephemeral key: ec (P-256) or rsa (3072 bits).")] = "ec",
+    key_type: Annotated[
+        str, typer.Option(help="Ephemeral key: hybrid (ML-KEM-768 with X25519), ml-kem, ec (P-256) or rsa (3072 bits).")
+    ] = "hybrid",
     termination_message: Annotated[Path | None, typer.Option(help="Also write the outcome here, as JSON.")] = None,
     command: Annotated[list[str] | None, typer.Argument(help="Command to feed the plaintext to.")] = None,
 ) -> None:
@@ -51,15 +53,15 @@ def run(
     from keymgmt.guest.agent import GuestTask
     from keymgmt.guest.agent import run as run_task
     from keymgmt.guest.kbs_client import KbsClient
+    from keymgmt.guest.tee_key import KEY_KINDS
     from keymgmt.guest.tsm import TsmDevice
 
     harden()
     os.umask(0o077)
     try:
-        if key_type not in ("ec", "rsa"):
-            raise typer.BadParameter("give ec or rsa", param_hint="--key-type")
-        kind = "ec" if key_type == "ec" else "rsa"
-        task = GuestTask(resource, sealed_input, output, init_data, tuple(command or ()), kind)  # type: ignore[arg-type]
+        if key_type not in KEY_KINDS:
+            raise typer.BadParameter(f"give one of {', '.join(KEY_KINDS)}", param_hint="--key-type")
+        task = GuestTask(resource, sealed_input, output, init_data, tuple(command or ()), key_type)
         result = run_task(task, KbsClient(kbs_url, ca_file=ca, deadline=deadline), TsmDevice())
     except KekkaiError as error:
         typer.echo(f"kekkai guest: {error.problem.reason}: {error}", err=True)

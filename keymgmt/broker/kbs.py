@@ -26,7 +26,7 @@ from keymgmt.broker.tokens import TokenInvalid, tee_key_of
 from keymgmt.lifecycle import releases
 from keymgmt.lifecycle.journal import Change
 from keymgmt.policy.decision import Decision
-from keymgmt.wrapping.jwe import TeeKeyInvalid, b64url, parse_tee_key, thumbprint
+from keymgmt.wrapping.recipients import TeeKeyInvalid, b64url, parse_tee_key, thumbprint
 
 logger = logging.getLogger(__name__)
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-]+[A-Za-z0-9_\-.]*", re.ASCII)

@@ -22,7 +22,7 @@ from crds.errors import KekkaiError, Unauthenticated
 from keymgmt import strict_json
 from keymgmt.attestation.ear import PROFILE
 from keymgmt.broker.submods import init_data_of, report_data_of
-from keymgmt.wrapping.jwe import b64url
+from keymgmt.wrapping.recipients import b64url
 
 LIFETIME = 300  # seconds
 MAX_TOKEN = 32 * 1024

@@ -35,7 +35,7 @@ class GuestTask:
     output: Path
     init_data: Path | None = None
     command: Sequence[str] = ()
-    key_kind: KeyKind = "ec"
+    key_kind: KeyKind = "hybrid"
 
 
 def run(task: GuestTask, client: KbsClient, device: TsmDevice) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def fetch_key(
     resource: str,
     *,
     init_data: str | None = None,
-    key_kind: KeyKind = "ec",
+    key_kind: KeyKind = "hybrid",
 ) -> bytearray:
     """Handshake and fetch; the caller wipes the key. A session that ended is begun anew, a few times."""
     for attempt in range(MAX_HANDSHAKES):

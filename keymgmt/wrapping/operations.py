@@ -12,7 +12,8 @@ from crds.errors import InvalidInput
 from keymgmt.hsm.pkcs11_session import Pkcs11Session
 from keymgmt.sealing.format import DataKeyAlgorithm, EncryptedDataKey, KeyContext, SealedKey
 from keymgmt.sealing.seal import seal, unseal
-from keymgmt.wrapping.jwe import encrypt, parse_tee_key
+from keymgmt.wrapping.jwe import encrypt
+from keymgmt.wrapping.recipients import parse_tee_key
 
 KEY_LENGTHS = {"AES-256-GCM": 32}
 _SECRET_AAD = b"kekkai/service-secret\x01"

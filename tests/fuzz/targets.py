@@ -27,7 +27,7 @@ from keymgmt.sealing.format import DataKeyAlgorithm, EncryptedDataKey, KeyContex
 from keymgmt.transparency.entries import decode_entry
 from keymgmt.transparency.note import VerifierKey, open_note
 from keymgmt.transparency.tiles import decode_bundle
-from keymgmt.wrapping.jwe import parse_tee_key
+from keymgmt.wrapping.recipients import parse_tee_key
 from local.hardware.runner.pod_spec import decode_init_data
 from tests.fuzz import device_targets, quote_targets
 from tests.fuzz.target import SHARED, Target

@@ -32,7 +32,7 @@ from keymgmt.guest.errors import (
 from keymgmt.guest.kbs_client import KbsClient
 from keymgmt.guest.sealed_input import seal
 from keymgmt.guest.tsm import TsmDevice
-from keymgmt.wrapping import jwe
+from keymgmt.wrapping import jwe, recipients
 from local.hardware.snp.platform import SnpPlatform
 
 KEY = bytes(range(1, 33))
@@ -88,7 +88,7 @@ class KeyService:
             verify_snp(evidence.report, evidence.certificates, self.roots, SnpPolicy(), datetime.now(UTC), digest)
         except AttestationRefused as error:
             return refusal("RcarAttestFailed", error.problem.reason)
-        session["key"] = jwe.parse_tee_key(runtime["tee-pubkey"])
+        session["key"] = recipients.parse_tee_key(runtime["tee-pubkey"])
         session["init-data"] = body.get("init-data")
         return httpx.Response(200, json={"token": "a.b.c"})
 
@@ -300,7 +300,7 @@ def test_wrong_key_replies(service: KeyService, device: TsmDevice, task: GuestTa
         if "/resource/" not in request.url.path:
             return reply
         if change == "stranger":
-            return httpx.Response(200, text=jwe.encrypt(KEY, jwe.parse_tee_key(TeeKey().public_jwk())))
+            return httpx.Response(200, text=jwe.encrypt(KEY, recipients.parse_tee_key(TeeKey().public_jwk())))
         if change == "empty":
             key = next(iter(service.sessions.values()))["key"]
             return httpx.Response(200, text=jwe.encrypt(b"", key))

@@ -4,11 +4,15 @@ import base64
 import json
 
 import pytest
+from Crypto.Hash import KMAC256
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from joserfc import jwe as joserfc_jwe
 from joserfc.jwk import ECKey, RSAKey
 
-from keymgmt.wrapping.jwe import TeeKeyInvalid, b64url, encrypt, parse_tee_key, thumbprint
+from keymgmt.guest.errors import KeyRefused
+from keymgmt.guest.tee_key import KEY_KINDS, TeeKey
+from keymgmt.wrapping.jwe import encrypt, kmac_derived
+from keymgmt.wrapping.recipients import TeeKeyInvalid, b64url, parse_tee_key, thumbprint
 
 
 def unb64(text):
@@ -83,6 +87,11 @@ def test_thumbprints_are_rfc_7638(pair):
     assert thumbprint(jwk) == private.thumbprint()
 
 
+def hybrid_with_a_point_of_small_order():
+    jwk = TeeKey("hybrid").public_jwk()
+    return jwk | {"pub": b64url(unb64(jwk["pub"])[:1184] + bytes(32))}
+
+
 def changed(**changes):
     return PAIRS["P-256"]()[1] | changes
 
@@ -110,11 +119,63 @@ def changed(**changes):
         {**rsa_pair()[1], "e": b64url(b"\x02")},
         {**rsa_pair()[1], "e": b64url(b"\x01")},
         {"kty": "AKP", "alg": "ML-KEM-768+A192KW", "pub": "AAAA"},
+        {"kty": "AKP", "alg": "ML-KEM-768+A192KW", "pub": b64url(b"\xff" * 1184)},  # FIPS 203, 7.2: modulus check
+        {"kty": "AKP", "alg": "HPKE-MLKEM768-X25519", "pub": b64url(b"\xff" * 1216)},
+        hybrid_with_a_point_of_small_order(),
     ],
 )
 def test_keys_that_are_not_good_are_refused(jwk):
     with pytest.raises(TeeKeyInvalid):
         parse_tee_key(jwk)
+
+
+@pytest.mark.parametrize("kind", KEY_KINDS)
+def test_the_guest_opens_what_was_wrapped_for_it_and_nobody_else_does(kind):
+    key, other = TeeKey(kind), TeeKey(kind)
+    reply = json.loads(encrypt(b"secret key bytes", parse_tee_key(key.public_jwk())))
+    assert key.decrypt(reply) == b"secret key bytes"
+    with pytest.raises(KeyRefused):
+        other.decrypt(reply)
+
+
+@pytest.mark.parametrize("kind", KEY_KINDS)
+@pytest.mark.parametrize("member", ["protected", "encrypted_key", "iv", "ciphertext", "tag"])
+def test_a_changed_reply_does_not_open(kind, member):
+    key = TeeKey(kind)
+    reply = json.loads(encrypt(b"secret key bytes", parse_tee_key(key.public_jwk())))
+    raw = bytearray(unb64(reply[member])) or bytearray(1)
+    raw[len(raw) // 2] ^= 1
+    with pytest.raises(KeyRefused):
+        key.decrypt({**reply, member: b64url(bytes(raw))})
+    with pytest.raises(KeyRefused):
+        key.decrypt({name: value for name, value in reply.items() if name != member})
+
+
+def test_the_hybrid_is_both_secrets_bound_to_its_header():
+    """Another suite's header over the same ciphertext, or another half of the key, opens nothing."""
+    key = TeeKey("hybrid")
+    reply = json.loads(encrypt(b"secret", parse_tee_key(key.public_jwk())))
+    header = b64url(json.dumps({"alg": "HPKE-MLKEM768-X25519", "enc": "A256GCM"}).encode())
+    with pytest.raises(KeyRefused):
+        key.decrypt({**reply, "protected": header})
+    mine, theirs = (unb64(pair.public_jwk()["pub"]) for pair in (key, TeeKey("hybrid")))
+    for mixed in (mine[:1184] + theirs[1184:], theirs[:1184] + mine[1184:]):
+        jwk = key.public_jwk() | {"pub": b64url(mixed)}
+        with pytest.raises(KeyRefused):
+            key.decrypt(json.loads(encrypt(b"secret", parse_tee_key(jwk))))
+
+
+def test_kmac_agrees_with_the_published_sample():
+    """NIST, KMAC samples for SP 800-185, sample 4's key and data over no customization are not published: the
+    generic function is checked by sample 4, the use of it by its inputs."""
+    key, data = bytes(range(0x40, 0x60)), bytes(range(4))
+    mac = KMAC256.new(key=key, data=data, mac_len=64, custom=b"My Tagged Application").hexdigest().upper()
+    assert mac == (
+        "20C570C31346F703C9AC36C61C03CB64C3970D0CFC787E9B79599D273A68D2F7"
+        "F69D4CC3DE9D104A351689F27CF6F5951F0103F33F4F24871024D9C27773A8DD"
+    )
+    fixed = bytes([0, 0, 0, 17]) + b"ML-KEM-768+A192KW" + bytes([0, 0, 0, 192])
+    assert kmac_derived(bytes(32)) == KMAC256.new(key=bytes(32), data=fixed, mac_len=24).digest()
 
 
 def test_an_unhashable_curve_is_refused():

@@ -28,7 +28,7 @@ from keymgmt.transparency import entries
 from keymgmt.transparency.log import TransparencyLog
 from keymgmt.transparency.note import VerifierKey
 from keymgmt.transparency.sequencer import Sequencer
-from keymgmt.wrapping.jwe import b64url
+from keymgmt.wrapping.recipients import b64url
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 LOG_PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(32))
