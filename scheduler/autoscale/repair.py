@@ -127,15 +127,15 @@ def repairs(reports: Sequence[NodeReport], policies: Mapping[str, RepairPolicy],
         if not policy.enabled:
             continue
         members = by_pool[pool]
-        found = {one.machine: _illness(one, policy) for one in members}
+        found = {one.machine: _illness(one, policy, now) for one in members}
         wakes.extend(one.due for one in found.values() if one is not None and one.due > now)
         due = {name: one for name, one in found.items() if one is not None and one.due <= now}
         if due:
             ill[pool] = len(due)
-        if len(due) > max(1, ceil(policy.breaker * len(members) - 1e-9)):
-            held[pool] = (
-                f"{len(due)} of {len(members)} machines are ill, more than {policy.breaker:.0%}: look at the pool"
-            )
+        joined = [one.machine for one in members if one.initialized]
+        sick = sum(1 for name in joined if name in due)
+        if sick > 1 and sick > policy.breaker * len(joined):
+            held[pool] = f"{sick} of {len(joined)} machines are ill, more than {policy.breaker:.0%}: look at the pool"
         for report in members:
             if report.held or report.going:
                 continue
@@ -146,17 +146,13 @@ def repairs(reports: Sequence[NodeReport], policies: Mapping[str, RepairPolicy],
                 steps.append(_repair(report, "release", "Recovered", "it is well again"))
         if pool not in held:
             steps.extend(_expiries(members, due, policy, now, wakes))
-    return Repairs(
-        tuple(sorted(steps, key=lambda one: one.machine)),
-        held,
-        ill,
-        min((at for at in wakes if at > now), default=None),
-    )
+    next_wake = min((at for at in wakes if at > now), default=None)
+    return Repairs(tuple(sorted(steps, key=lambda one: one.machine)), held, ill, next_wake)
 
 
-def _illness(report: NodeReport, policy: RepairPolicy) -> _Illness | None:
-    """The worst that is wrong with it: what is due first, and of these what may not wait for what runs."""
-    found = sorted(_illnesses(report, policy), key=lambda one: (one.due, one.gentle, one.reason))
+def _illness(report: NodeReport, policy: RepairPolicy, now: float) -> _Illness | None:
+    """The worst that is wrong with it: of what is due, what may not wait for those that run there."""
+    found = sorted(_illnesses(report, policy), key=lambda one: (one.due > now, one.gentle, one.due, one.reason))
     return found[0] if found else None
 
 
