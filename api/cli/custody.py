@@ -18,15 +18,17 @@ from api.cli.key_options import (
     known_algorithm,
     load_keys,
     new_passphrase,
+    read_bytes,
     read_json,
     signed_set,
     write_json,
 )
-from api.cli.output import Format, show
+from api.cli.output import Format, listing, show
 from crds.errors import InvalidInput
 from keymgmt import strict_json
 from keymgmt.policy import custodian_keys, signing
 from keymgmt.policy.custodians import parse_custodian_set
+from keymgmt.policy.documents import parse_policy
 
 custodian = typer.Typer(help="Custodians: the people who speak for a tenant's keys.", no_args_is_help=True)
 policy = typer.Typer(help="Release policies: who may get a key, signed by custodians.", no_args_is_help=True)
@@ -141,3 +143,59 @@ def policy_show(
         digest, signatures = signing.check(envelope), envelope.as_dict()["signatures"]
         document = strict_json.parse_object(envelope.payload)
     show({"digest": digest, **document, "signedBy": [item["keyid"] for item in signatures]}, output)
+
+
+@policy.command("test")
+def policy_test(
+    document: Annotated[Path, typer.Argument(help="Policy (JSON) or signed envelope.")],
+    evidence: Annotated[Path, typer.Option(help="Recorded evidence, from `kekkai guest evidence`.")],
+    key: Annotated[str | None, typer.Option(help="namespace/name; the policy's first key without it.")] = None,
+    tee: Annotated[str, typer.Option(help="Kind of TEE: snp, tdx, sgx, nitro or az-snp-vtpm.")] = "snp",
+    config: Annotated[
+        Path | None, typer.Option(help="The key service's configuration: its trust roots and what it demands.")
+    ] = None,
+    trust_root: Annotated[
+        list[Path] | None, typer.Option(help="Folder with a root to trust beside the vendors', such as emulated ones.")
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="Decide as of this time (RFC 3339); now without it.")] = None,
+    used: Annotated[int, typer.Option(min=0, help="Releases already used.")] = 0,
+    output: Output = Format.table,
+) -> None:
+    """Try a release policy on recorded evidence: would the guest get the key, and what differs if not.
+
+    Offline; nothing is signed, released or counted. Exit status 0 when the key would be released, 1 when not.
+
+    Example: kekkai keys policy test policy.json --evidence evidence.json --trust-root ./emulated-root
+    """
+    from datetime import UTC, datetime
+
+    from keymgmt.broker.appraisal import Appraiser
+    from keymgmt.broker.dry_run import MAX_EVIDENCE, dry_run
+    from keymgmt.config import Attestation, load
+
+    settings = load(config).attestation if config else Attestation()
+    if trust_root:
+        roots = (*settings.local_trust_roots, *(path.resolve() for path in trust_root))
+        settings = settings.model_copy(update={"local_trust_roots": roots})
+    envelope = signing.sign_document(read_json(document), [])
+    signed = parse_policy(envelope)
+    moment = datetime.now(UTC)
+    if at is not None:
+        try:
+            moment = datetime.fromisoformat(at).astimezone(UTC)
+        except ValueError:
+            raise InvalidInput("not a time", where="--at", fix="such as 2026-11-24T09:00:00Z") from None
+    body = read_bytes(evidence, MAX_EVIDENCE)
+    found = dry_run(signed.policy, key or signed.policy.keys[0], body, tee, Appraiser(settings), moment, used)
+    if output is Format.json:
+        show({"digest": signed.digest, **found.as_dict()}, output)
+    else:
+        verdict = "released" if found.decision.allowed else f"refused: {found.decision.reason}"
+        show({"digest": signed.digest, "key": key or signed.policy.keys[0], "verdict": verdict}, output)
+        rows = [{"": "\u2713" if c.holds else "\u2717", "condition": c.text, "seen": c.seen} for c in found.conditions]
+        if rows:
+            listing(rows, ("", "condition", "seen"), output)
+        elif found.decision.details:
+            typer.echo(found.decision.details[0])
+    if not found.decision.allowed:
+        raise typer.Exit(1)

@@ -72,6 +72,33 @@ def run(
     typer.echo(f"{result['resource']}: {result['bytes']} bytes, {result['records']} records, sha256 {result['sha256']}")
 
 
+@app.command()
+def evidence(
+    output: Annotated[Path, typer.Option("--out", help="Where the evidence goes, as JSON.")],
+    init_data: Annotated[Path | None, typer.Option(help="Init-data TOML this guest was launched with.")] = None,
+) -> None:
+    """Record this guest's evidence over a nonce of its own, to try release policies on.
+
+    It opens no key: a key service takes evidence over its own nonce only.
+
+    Example: kekkai guest evidence --out evidence.json; then, at the custodians':
+    kekkai keys policy test policy.json --evidence evidence.json
+    """
+    from keymgmt.guest.agent import recorded_evidence, write_result
+    from keymgmt.guest.errors import FileFault
+    from keymgmt.guest.tsm import TsmDevice
+
+    try:
+        try:
+            text = None if init_data is None else init_data.read_text()
+        except (OSError, ValueError) as error:
+            raise FileFault(f"the init data cannot be read: {error}", where=str(init_data)) from None
+        write_result(output, recorded_evidence(TsmDevice(), text))
+    except KekkaiError as error:
+        typer.echo(f"kekkai guest: {error.problem.reason}: {error}", err=True)
+        sys.exit(error.exit_code if isinstance(error, GuestError) else 2)
+
+
 def _leave_message(path: Path | None, document: dict[str, Any]) -> None:
     from keymgmt.guest.agent import write_result
 

@@ -98,11 +98,19 @@ def read_key(path: Path) -> bytes:
     return key
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_bytes(path: Path, limit: int) -> bytes:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
     except OSError as error:
         raise InvalidInput(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if len(data) > limit:
+        raise InvalidInput(f"larger than {limit} bytes", where=str(path))
+    return data
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    data = read_bytes(path, MAX_DOCUMENT)
     return strict_json.parse_object(data, limit=MAX_DOCUMENT, where=str(path))
 
 

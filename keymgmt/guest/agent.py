@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from keymgmt.attestation.kbs_evidence import snp_evidence
 from keymgmt.guest.errors import CommandFailed, FileFault, KeyRefused
-from keymgmt.guest.kbs_client import KbsClient, SessionEnded, report_data
+from keymgmt.guest.kbs_client import Challenge, KbsClient, SessionEnded, attest_body, report_data
 from keymgmt.guest.sealed_input import unseal
 from keymgmt.guest.tee_key import KeyKind, TeeKey, wipe
 from keymgmt.guest.tsm import TsmDevice
@@ -81,6 +82,15 @@ def handshake(client: KbsClient, device: TsmDevice, tee_key: TeeKey, init_data: 
     evidence = device.report(report_data(challenge, public, ""))
     primary = snp_evidence(evidence.report, evidence.certificates)
     return client.attest(challenge, public, primary, init_data=init_data)
+
+
+def recorded_evidence(device: TsmDevice, init_data: str | None, key_kind: KeyKind = "hybrid") -> dict[str, Any]:
+    """The body of an attest request over a nonce and a key of the guest's own: to try policies on, good for no key."""
+    challenge = Challenge(base64.b64encode(os.urandom(32)).decode(), "sha384")
+    public = TeeKey(key_kind).public_jwk()
+    evidence = device.report(report_data(challenge, public, ""))
+    primary = snp_evidence(evidence.report, evidence.certificates)
+    return attest_body(challenge, public, primary, "", init_data)
 
 
 def work(chunks: Iterator[bytes], resource: str, command: Sequence[str]) -> dict[str, Any]:

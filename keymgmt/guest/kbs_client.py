@@ -56,6 +56,23 @@ def report_data(challenge: Challenge, tee_pubkey: Mapping[str, Any], additional_
     return hashlib.new(challenge.hash_name, strict_json.canonical(bound)).digest()
 
 
+def attest_body(
+    challenge: Challenge,
+    tee_pubkey: Mapping[str, Any],
+    primary_evidence: Mapping[str, Any],
+    additional_evidence: str,
+    init_data: str | None,
+) -> dict[str, Any]:
+    """The body of an attest request."""
+    body: dict[str, Any] = {
+        "runtime-data": {"nonce": challenge.nonce, "tee-pubkey": dict(tee_pubkey)},
+        "tee-evidence": {"primary_evidence": primary_evidence, "additional_evidence": additional_evidence},
+    }
+    if init_data is not None:
+        body["init-data"] = {"format": "toml", "body": init_data}
+    return body
+
+
 class KbsClient:
     """One guest's connection. `deadline` is in seconds of `clock` from now; tests inject the rest."""
 
@@ -108,15 +125,7 @@ class KbsClient:
         init_data: str | None = None,
     ) -> str:
         """POST /attest: answer the challenge; returns the EAR token (a JWT)."""
-        body: dict[str, Any] = {
-            "runtime-data": {"nonce": challenge.nonce, "tee-pubkey": dict(tee_pubkey)},
-            "tee-evidence": {
-                "primary_evidence": primary_evidence,
-                "additional_evidence": additional_evidence,
-            },
-        }
-        if init_data is not None:
-            body["init-data"] = {"format": "toml", "body": init_data}
+        body = attest_body(challenge, tee_pubkey, primary_evidence, additional_evidence, init_data)
         token = self._call("POST", "/kbs/v0/attest", body).get("token")
         if not isinstance(token, str):
             raise KeyRefused("the reply has no token", reason="TokenMissing")

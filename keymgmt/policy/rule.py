@@ -93,17 +93,26 @@ def evaluate(rule: str, variables: Mapping[str, Any]) -> Verdict:
     return Verdict(False, tuple(_unmet(rule, variables)))
 
 
-def _unmet(rule: str, variables: Mapping[str, Any]) -> list[str]:
-    """The top-level conjuncts that are not true, each with the values of the claims it names."""
-    reasons = []
+def conditions(rule: str, variables: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
+    """Each top-level conjunct: its text, whether it is true, and the values of the claims that it names."""
+    found = []
     for condition in conjuncts(rule):
         try:
             value = _execute(_compile(condition), variables)
         except PolicyInvalid:
             value = None
-        if value is not True:
-            seen = ", ".join(f"{path} is {_look_up(path, variables)}" for path in _paths(condition))
-            reasons.append(f"{condition[:200]} ({seen})" if seen else condition[:200])
+        seen = ", ".join(f"{path} is {_look_up(path, variables)}" for path in _paths(condition))
+        found.append((condition, value is True, seen))
+    return found
+
+
+def _unmet(rule: str, variables: Mapping[str, Any]) -> list[str]:
+    """The conjuncts that are not true, cut to what an entry has room for."""
+    reasons = [
+        f"{condition[:200]} ({seen})" if seen else condition[:200]
+        for condition, holds, seen in conditions(rule, variables)
+        if not holds
+    ]
     return reasons[:16] or ["the rule as a whole is not true"]
 
 
