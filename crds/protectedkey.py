@@ -21,6 +21,13 @@ class ReleasePolicyRef(Model):
     digest: Sha256 = Field(description="SHA-256 of the signed policy document.")
 
 
+class Rotation(Model):
+    """When the key gets its next version by itself. Former versions stay readable until the custodians destroy them."""
+
+    interval_days: int = Field(ge=1, le=3650, description="Days between versions (SP 800-57 part 1, section 5.3.6).")
+    grace_days: int = Field(default=0, ge=0, le=3650, description="Days for which the former version stays active.")
+
+
 class ProtectedKeySpec(Model):
     """What the tenant asks the key service for."""
 
@@ -37,6 +44,10 @@ class ProtectedKeySpec(Model):
     jurisdiction: CountryCode = Field(
         description="Country in which it may be released.",
         json_schema_extra=constrained(rule(IMMUTABLE, "spec.jurisdiction cannot change; make a new ProtectedKey")),
+    )
+    rotation: Rotation | None = Field(
+        default=None,
+        description="Rotation of a generated key. An imported one is rotated by its custodians.",
     )
     release_policy: ReleasePolicyRef
 

@@ -38,6 +38,9 @@ def run(
     key_type: Annotated[
         str, typer.Option(help="Ephemeral key: hybrid (ML-KEM-768 with X25519), ml-kem, ec (P-256) or rsa (3072 bits).")
     ] = "hybrid",
+    key_version: Annotated[
+        int | None, typer.Option(min=1, help="Version of the key that the input was sealed under; the present one.")
+    ] = None,
     termination_message: Annotated[Path | None, typer.Option(help="Also write the outcome here, as JSON.")] = None,
     command: Annotated[list[str] | None, typer.Argument(help="Command to feed the plaintext to.")] = None,
 ) -> None:
@@ -61,7 +64,7 @@ def run(
     try:
         if key_type not in KEY_KINDS:
             raise typer.BadParameter(f"give one of {', '.join(KEY_KINDS)}", param_hint="--key-type")
-        task = GuestTask(resource, sealed_input, output, init_data, tuple(command or ()), key_type)
+        task = GuestTask(resource, sealed_input, output, init_data, tuple(command or ()), key_type, key_version)
         result = run_task(task, KbsClient(kbs_url, ca_file=ca, deadline=deadline), TsmDevice())
     except KekkaiError as error:
         typer.echo(f"kekkai guest: {error.problem.reason}: {error}", err=True)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli import key_lifecycle
 from api.cli.collateral import collateral
 from api.cli.custody import custodian, policy, sign
 from api.cli.key_options import (
@@ -43,6 +44,10 @@ app.add_typer(custodian, name="custodian")
 app.add_typer(policy, name="policy")
 app.add_typer(collateral, name="collateral")
 app.command("sign")(sign)
+app.command("list")(key_lifecycle.list_keys)
+app.command("rotate")(key_lifecycle.rotate)
+app.command("rewrap")(key_lifecycle.rewrap)
+app.command("state")(key_lifecycle.set_state)
 
 
 @app.command("seal")
@@ -90,6 +95,7 @@ def import_key(
     key_file: Annotated[Path | None, typer.Option(help="The key's 32 bytes, from `keys seal`.")] = None,
     sign_with: KeyFiles = [],  # noqa: B006
     passphrase_file: PassphraseFile = None,
+    version: Annotated[int, typer.Option(min=1, help="2 or more: rotate a key that was imported before.")] = 1,
     kid: Annotated[str | None, typer.Option(help="Fingerprint of the import key, learned on another way.")] = None,
     order: Annotated[Path | None, typer.Option(help="Submit this signed order instead of making one.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the order for others to sign; do not submit.")] = None,
@@ -115,7 +121,9 @@ def import_key(
                 where="--tenant, --policy-digest, --key-file",
                 fix="give all three, or --order with a signed one",
             )
-        document = signing.import_order(tenant, key, policy_digest, client.import_key(), read_key(key_file), kid)
+        document = signing.import_order(
+            tenant, key, policy_digest, client.import_key(), read_key(key_file), kid, version
+        )
         envelope = signing.sign_document(document, load_keys(sign_with, passphrase_file))
     if out is not None:
         write_json(out, envelope.as_dict())
@@ -171,6 +179,7 @@ def destroy(
     tenant: Annotated[str | None, typer.Option(help="Tenant of the key.")] = None,
     key_id: Annotated[str | None, typer.Option(help="keyId from `keys show`: pins the very key meant.")] = None,
     reason: Annotated[str, typer.Option(help="Why; it goes into the log.")] = "",
+    version: Annotated[int | None, typer.Option(min=1, help="Only this former version.")] = None,
     sign_with: KeyFiles = [],  # noqa: B006
     passphrase_file: PassphraseFile = None,
     order: Annotated[Path | None, typer.Option(help="Submit this signed order instead of making one.")] = None,
@@ -192,12 +201,13 @@ def destroy(
             raise InvalidInput(
                 "an order needs tenant and key id", where="--tenant, --key-id", fix="see `kekkai keys show`"
             )
-        document = signing.destroy_order(tenant, key, key_id, reason)
+        document = signing.destroy_order(tenant, key, key_id, reason, version)
         envelope = signing.sign_document(document, load_keys(sign_with, passphrase_file))
     if out is not None:
         write_json(out, envelope.as_dict())
         show({"order": str(out), "signatures": [keyid for keyid, _ in envelope.signatures]}, output)
         return
     if not yes:
-        typer.confirm(f"Destroy {key} for ever? Data sealed under it is lost.", abort=True)
+        what = key if version is None else f"version {version} of {key}"
+        typer.confirm(f"Destroy {what} for ever? Data sealed under it is lost.", abort=True)
     show(connect(url, ca, None).destroy(namespace, name, envelope), output)

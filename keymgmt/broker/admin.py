@@ -19,7 +19,8 @@ from keymgmt.broker.authorization import require_role
 from keymgmt.broker.key_admin import KeyAdmin
 from keymgmt.broker.service import KeyService
 from keymgmt.lifecycle import custody, releases
-from keymgmt.lifecycle.key_records import KeySpec
+from keymgmt.lifecycle.key_records import KeySpec, list_records
+from keymgmt.lifecycle.states import KeyState
 from keymgmt.policy import payload_types as types
 from keymgmt.policy.custodians import Digest, Document, TenantName, invalid, parse_custodian_set
 from keymgmt.policy.documents import Jurisdiction, parse_policy
@@ -38,6 +39,15 @@ class KeyBody(Document):
     origin: Literal["generate", "import"] = "generate"
     policy_digest: Digest
     jurisdiction: Jurisdiction
+    rotation_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    grace_days: Annotated[int, Field(ge=0, le=3650)] = 0
+
+
+class StateBody(Document):
+    """Body of `POST /v1/keys/{namespace}/{name}/state`: states from which a key is released no more."""
+
+    state: Literal["Deactivated", "Compromised"]
+    cause: Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class _Name(Document):
@@ -59,6 +69,10 @@ def router(service: KeyService) -> APIRouter:
         (paths.KEY, admin.delete_key, "DELETE", "Suspend a key (operator)"),
         (paths.KEY_DESTROY, admin.destroy_key, "POST", "Destroy a key (custodian quorum)"),
         (paths.KEY_IMPORT, admin.import_key, "POST", "Import a key (custodian quorum)"),
+        (paths.KEY_ROTATE, admin.rotate_key, "POST", "Make a key's next version (operator)"),
+        (paths.KEY_REWRAP, admin.rewrap_key, "POST", "Put a key under new HSM keys (operator)"),
+        (paths.KEY_STATE, admin.set_key_state, "POST", "Deactivate a key, or report it compromised (operator)"),
+        (paths.KEYS, admin.list_keys, "GET", "All keys (operator, auditor)"),
         (paths.IMPORT_KEY, admin.get_import_key, "GET", "The public key to wrap imports for"),
         (paths.RELEASES, admin.get_releases, "GET", "Releases and denials (auditor)"),
         (paths.STATUS, admin.get_status, "GET", "Mechanisms, fallbacks, hardening (any role)"),
@@ -136,6 +150,35 @@ class _Admin:
         _check_name(namespace, name)
         envelope = Envelope.parse(await _body(request), types.IMPORT_ORDER_TYPE)
         return JSONResponse(await self._keys.view(await self._keys.complete_import(namespace, name, envelope)))
+
+    async def rotate_key(self, request: Request, namespace: str, name: str) -> Response:
+        require_role(request, self._config, "operator")
+        _check_name(namespace, name)
+        return JSONResponse(await self._keys.view(await self._keys.rotate(namespace, name, "operator")))
+
+    async def rewrap_key(self, request: Request, namespace: str, name: str) -> Response:
+        require_role(request, self._config, "operator")
+        _check_name(namespace, name)
+        return JSONResponse(await self._keys.view(await self._keys.rewrap(namespace, name)))
+
+    async def set_key_state(self, request: Request, namespace: str, name: str) -> Response:
+        require_role(request, self._config, "operator")
+        _check_name(namespace, name)
+        try:
+            wanted = StateBody.model_validate(await _body(request))
+        except ValidationError as error:
+            raise invalid(error, "state") from None
+        state = KeyState(wanted.state)
+        return JSONResponse(await self._keys.view(await self._keys.set_state(namespace, name, state, wanted.cause)))
+
+    async def list_keys(self, request: Request) -> Response:
+        require_role(request, self._config, "operator", "auditor")
+        limit = min(_number(request.query_params.get("limit"), "limit") or MAX_HISTORY, MAX_HISTORY)
+        after = request.query_params.get("after", "")[:320]
+        found = await self._service.read(lambda c: list_records(c, after, limit))
+        items = [record.as_dict() for record in found]
+        following = f"{found[-1].namespace}/{found[-1].name}" if len(found) == limit else None
+        return JSONResponse({"items": items, "next": following})
 
     async def get_import_key(self) -> Response:
         key = await self._service.hsm("import-key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
@@ -14,8 +15,13 @@ from starlette.types import ASGIApp
 from crds.errors import KekkaiError
 from keymgmt.broker import admin, kbs, public
 from keymgmt.broker.kbs_errors import INVALID_REQUEST_PATH, PLUGIN_INTERNAL_ERROR, kbs_error
+from keymgmt.broker.key_admin import KeyAdmin
 from keymgmt.broker.middleware import Bounds, problem_response
 from keymgmt.broker.service import KeyService
+
+logger = logging.getLogger(__name__)
+ROTATION_SECONDS = 30.0
+ROTATIONS_AT_ONCE = 8
 
 
 def create_app(service: KeyService) -> ASGIApp:
@@ -23,11 +29,12 @@ def create_app(service: KeyService) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        housekeeping = asyncio.create_task(service.housekeeping())
+        tasks = [asyncio.create_task(service.housekeeping()), asyncio.create_task(_rotation(service))]
         try:
             yield
         finally:
-            housekeeping.cancel()
+            for task in tasks:
+                task.cancel()
 
     app = FastAPI(title="Kekkai key service", version="v1", lifespan=lifespan, docs_url=None, redoc_url=None)
     for routes in (kbs.router(service), admin.router(service), public.router(service)):
@@ -35,6 +42,18 @@ def create_app(service: KeyService) -> ASGIApp:
     app.add_exception_handler(KekkaiError, _problem)
     app.add_exception_handler(HTTPException, _http)
     return Bounds(app, service.config.limits, service.metrics)
+
+
+async def _rotation(service: KeyService) -> None:
+    """Every so often, rotate keys that are due. Of two replicas that try, one finds the key changed."""
+    keys = KeyAdmin(service)
+    while True:
+        try:
+            if await keys.rotate_due(ROTATIONS_AT_ONCE):
+                continue
+        except KekkaiError as error:
+            logger.warning("rotation failed: %s", error.problem.reason)
+        await asyncio.sleep(ROTATION_SECONDS)
 
 
 async def _problem(request: Request, error: Exception) -> Response:

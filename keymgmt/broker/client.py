@@ -78,6 +78,29 @@ class AdminClient:
         """A key (operator, auditor)."""
         return self._call("GET", paths.KEY.format(namespace=namespace, name=name))
 
+    def all_keys(self) -> Iterator[dict[str, Any]]:
+        """All keys (operator, auditor)."""
+        query: dict[str, Any] = {"limit": 500}
+        while True:
+            page = self._call("GET", paths.KEYS, query=query)
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            query["after"] = page["next"]
+
+    def rotate(self, namespace: str, name: str) -> dict[str, Any]:
+        """Make a generated key's next version (operator). Not repeated by itself: each call makes one."""
+        return self._call("POST", paths.KEY_ROTATE.format(namespace=namespace, name=name))
+
+    def rewrap(self, namespace: str, name: str) -> dict[str, Any]:
+        """Put a key under new HSM keys (operator)."""
+        return self._call("POST", paths.KEY_REWRAP.format(namespace=namespace, name=name))
+
+    def set_state(self, namespace: str, name: str, state: str, cause: str) -> dict[str, Any]:
+        """Deactivate a key or report it compromised (operator)."""
+        body = {"state": state, "cause": cause}
+        return self._call("POST", paths.KEY_STATE.format(namespace=namespace, name=name), body)
+
     def import_key(self) -> dict[str, Any]:
         """The public key to wrap imports for."""
         return self._call("GET", paths.IMPORT_KEY)

@@ -30,6 +30,7 @@ from keymgmt.wrapping.recipients import TeeKeyInvalid, b64url, parse_tee_key, th
 
 logger = logging.getLogger(__name__)
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-]+[A-Za-z0-9_\-.]*", re.ASCII)
+_KEY_VERSION = re.compile(paths.KEY_RESOURCE_TYPE + r"\.([1-9][0-9]{0,8})", re.ASCII)
 _MAX_SEGMENTS = (63, 63, 253)
 _HASHES = "supported-hash-algorithms"
 
@@ -196,7 +197,7 @@ class _Guest:
         return kbs.kbs_error(kbs.TOKEN_VERIFIER_ERROR)
 
     def _authorise(self, change: Change, kind: str, wanted: releases.ReleaseRequest) -> releases.ReleaseOutcome:
-        if kind != paths.KEY_RESOURCE_TYPE:
+        if _version_of(kind) < 0:
             decision = Decision(False, "ResourceTypeUnknown", (f"there is no resource type {kind}",))
             index = releases.deny(change, wanted, decision, self._service.limiter, tenant="")
             return releases.ReleaseOutcome(decision, None, index)
@@ -218,16 +219,25 @@ class _Guest:
         return service.token_key.verify(token.strip(), service.seconds())
 
 
+def _version_of(kind: str) -> int:
+    """The version that a resource type asks for: 0 for the present one (`key`), -1 if it is no key."""
+    if kind == paths.KEY_RESOURCE_TYPE:
+        return 0
+    found = _KEY_VERSION.fullmatch(kind)
+    return int(found[1]) if found else -1
+
+
 def _release_request(repository: str, kind: str, tag: str, claims: dict[str, Any]) -> releases.ReleaseRequest:
-    key = tee_key_of(claims)
+    key, version = tee_key_of(claims), _version_of(kind)
     return releases.ReleaseRequest(
         namespace=repository,
-        name=tag if kind == paths.KEY_RESOURCE_TYPE else f"{kind}/{tag}"[:253],
+        name=tag if version >= 0 else f"{kind}/{tag}"[:253],
         claims={**composite.rule_claims(claims["submods"]), **rule_claims(claims["submods"]["cpu0"])},
         evidence=claims["kekkai.evidence"],
         session=claims["jti"],
         recipient=thumbprint(key),
         wrapping=key["alg"],
+        version=version if version > 0 else None,
     )
 
 

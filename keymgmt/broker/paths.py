@@ -12,7 +12,7 @@ KBS_ATTEST = "/kbs/v0/attest"
 KBS_RESOURCE = "/kbs/v0/resource/{repository}/{kind}/{tag}"
 KBS_COOKIE = "kbs-session-id"
 KBS_ERROR_PREFIX = "https://github.com/confidential-containers/kbs/errors"
-KEY_RESOURCE_TYPE = "key"  # resource {namespace}/key/{name}
+KEY_RESOURCE_TYPE = "key"  # resource {namespace}/key/{name}, or {namespace}/key.{version}/{name}
 
 # Administration. Bearer tokens; the role that each needs stands in broker/admin.py.
 CUSTODIANS = "/v1/custodians/{tenant}"
@@ -21,6 +21,10 @@ POLICY = "/v1/policies/{digest}"
 KEY = "/v1/keys/{namespace}/{name}"
 KEY_DESTROY = "/v1/keys/{namespace}/{name}/destroy"
 KEY_IMPORT = "/v1/keys/{namespace}/{name}/import"
+KEY_ROTATE = "/v1/keys/{namespace}/{name}/rotate"
+KEY_REWRAP = "/v1/keys/{namespace}/{name}/rewrap"
+KEY_STATE = "/v1/keys/{namespace}/{name}/state"
+KEYS = "/v1/keys"
 IMPORT_KEY = "/v1/import-key"
 RELEASES = "/v1/releases"
 STATUS = "/v1/status"

@@ -37,6 +37,7 @@ class GuestTask:
     init_data: Path | None = None
     command: Sequence[str] = ()
     key_kind: KeyKind = "hybrid"
+    version: int | None = None  # of the key; the present one without it
 
 
 def run(task: GuestTask, client: KbsClient, device: TsmDevice) -> dict[str, Any]:
@@ -45,7 +46,8 @@ def run(task: GuestTask, client: KbsClient, device: TsmDevice) -> dict[str, Any]
     Raises GuestError of the kind that tells the exit status.
     """
     init_data = None if task.init_data is None else _text(task.init_data)
-    key = fetch_key(client, device, task.resource, init_data=init_data, key_kind=task.key_kind)
+    asked = versioned(task.resource, task.version)
+    key = fetch_key(client, device, asked, init_data=init_data, key_kind=task.key_kind)
     try:
         with _opened(task.sealed_input) as sealed:
             result = work(unseal(sealed, key, task.resource), task.resource, task.command)
@@ -53,6 +55,14 @@ def run(task: GuestTask, client: KbsClient, device: TsmDevice) -> dict[str, Any]
         wipe(key)
     write_result(task.output, result)
     return result
+
+
+def versioned(resource: str, version: int | None) -> str:
+    """The resource of a former version: namespace/key.N/name."""
+    if version is None:
+        return resource
+    namespace, kind, name = resource.split("/", 2)
+    return f"{namespace}/{kind}.{version}/{name}"
 
 
 def fetch_key(

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
 
 from crds.errors import KekkaiError
+from keymgmt.lifecycle.migrations import migrate
 from keymgmt.lifecycle.schema import SCHEMA_VERSION, log_leaves, log_state, meta, metadata
 from keymgmt.transparency.sequencer import Published
 
@@ -29,8 +30,7 @@ def open_database(url: str) -> Engine:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     with engine.begin() as connection:
-        metadata.create_all(connection)
-        _check_version(connection)
+        _bring_up_to_date(connection)
         if connection.execute(select(log_state.c.id)).first() is None:
             connection.execute(
                 insert(log_state).values(id=1, next_index=0, published_size=0, published_root=_EMPTY_ROOT)
@@ -50,16 +50,26 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {mode}")
 
 
-def _check_version(connection: Connection) -> None:
+def _bring_up_to_date(connection: Connection) -> None:
+    meta.create(connection, checkfirst=True)
     row = connection.execute(select(meta.c.value).where(meta.c.name == "schema")).first()
+    wanted = str(SCHEMA_VERSION).encode()
     if row is None:
-        connection.execute(insert(meta).values(name="schema", value=str(SCHEMA_VERSION).encode()))
-    elif row[0] != str(SCHEMA_VERSION).encode():
+        metadata.create_all(connection)
+        connection.execute(insert(meta).values(name="schema", value=wanted))
+        return
+    found = bytes(row[0])
+    present = int(found) if found.isdigit() and len(found) < 6 else 0
+    if not 1 <= present <= SCHEMA_VERSION:
         raise StoreIncompatible(
-            f"the store has schema {row[0].decode()[:16]}, this version needs {SCHEMA_VERSION}",
+            f"the store has schema {found.decode(errors='replace')[:16]}, this version needs {SCHEMA_VERSION}",
             where="store",
             fix="run the matching version of the key service",
         )
+    if present < SCHEMA_VERSION:
+        migrate(connection, present, SCHEMA_VERSION)
+        connection.execute(update(meta).where(meta.c.name == "schema").values(value=wanted))
+    metadata.create_all(connection)
 
 
 class SqlLeaves:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, literal, select, tuple_
 
 from crds.errors import NotFound
 from keymgmt.lifecycle.schema import key_versions, keys
@@ -33,6 +33,8 @@ class KeySpec:
     origin: str
     policy_digest: str
     jurisdiction: str
+    rotation_days: int | None = None
+    grace_days: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class KeyRecord:
     policy_releases: int
     created_at: str
     log_index: int
+    rotation_days: int | None = None
+    grace_days: int = 0
+    rotates_at: str | None = None
+    version_state: KeyState = KeyState.ACTIVE  # of the version whose sealed bytes these are
     sealed: bytes = b""
     hsm_key_id: bytes = b""
 
@@ -89,6 +95,9 @@ class KeyRecord:
             "origin": self.origin,
             "jurisdiction": self.jurisdiction,
             "version": self.version,
+            "rotationDays": self.rotation_days,
+            "graceDays": self.grace_days,
+            "rotatesAt": self.rotates_at,
             "state": str(self.state),
             "policyDigest": self.policy_digest,
             "custodianSet": self.custodian_set,
@@ -117,6 +126,18 @@ def find(connection: Connection, namespace: str, name: str) -> KeyRecord | None:
     fields["sealed"] = bytes(fields["sealed"] or b"")
     fields["hsm_key_id"] = bytes(fields["hsm_key_id"] or b"")
     return KeyRecord(**fields)
+
+
+def list_records(connection: Connection, after: str, limit: int) -> list[KeyRecord]:
+    """Keys in the order of namespace and name, those after `after` (namespace/name)."""
+    namespace, _, name = after.partition("/")
+    rows = connection.execute(
+        select(keys.c.namespace, keys.c.name)
+        .where(tuple_(keys.c.namespace, keys.c.name) > tuple_(literal(namespace), literal(name)))
+        .order_by(keys.c.namespace, keys.c.name)
+        .limit(limit)
+    ).all()
+    return [get(connection, row.namespace, row.name) for row in rows]
 
 
 def get(connection: Connection, namespace: str, name: str) -> KeyRecord:

@@ -7,6 +7,7 @@ Destruction is the other way round: the entry first, then the HSM key.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -17,6 +18,14 @@ from keymgmt.lifecycle.journal import Change
 from keymgmt.lifecycle.key_records import KeyRecord, KeySpec, find, get
 from keymgmt.lifecycle.schema import key_versions, keys, log_leaves
 from keymgmt.lifecycle.states import KeyState, require_transition, way_to_destroyed
+from keymgmt.lifecycle.versions import (
+    Resealed,
+    destroy_version,
+    next_rotation,
+    replace_versions,
+    require_unchanged,
+    versions,
+)
 from keymgmt.policy.custodians import require_quorum
 from keymgmt.policy.documents import DestroyOrder, ImportOrder, SignedPolicy
 from keymgmt.policy.dsse import Envelope
@@ -104,10 +113,13 @@ def create(
             policy_releases=0,
             created_at=entries.timestamp(change.now),
             log_index=index,
+            rotation_days=spec.rotation_days,
+            grace_days=spec.grace_days,
+            rotates_at=next_rotation(change.now, spec.rotation_days),
         )
     )
     if sealed:
-        connection.execute(insert(key_versions).values(key_id=key_id, version=1, hsm_key_id=hsm_key_id, sealed=sealed))
+        _file_version(change, get(connection, spec.namespace, spec.name), sealed, hsm_key_id)
     return get(connection, spec.namespace, spec.name)
 
 
@@ -150,9 +162,17 @@ def require_replacement(connection: Connection, record: KeyRecord, spec: KeySpec
     return custodian_set
 
 
-def change_policy(change: Change, spec: KeySpec, seen: KeyRecord, sealed: bytes, hsm_key_id: bytes) -> KeyRecord:
-    """Put a replacement policy in force with the newly sealed key. Raises Conflict if the key changed."""
-    record = _unchanged(change.connection, seen)
+def change_policy(
+    change: Change, spec: KeySpec, seen: KeyRecord, made: Sequence[Resealed]
+) -> tuple[KeyRecord, list[bytes]]:
+    """Put a replacement policy in force with every version newly sealed to it.
+
+    Returns the key and the former HSM keys, to be deleted now. Raises Conflict if the key changed.
+    """
+    record = require_unchanged(change.connection, seen)
+    former = versions(change.connection, record.id)
+    if [one.number for one in former] != [one.number for one in made]:
+        raise Conflict("the key's versions changed meanwhile", where=f"{record.namespace}/{record.name}", fix="retry")
     custodian_set = require_replacement(change.connection, record, spec)
     index = change.log(
         entries.KEY_POLICY,
@@ -171,18 +191,17 @@ def change_policy(change: Change, spec: KeySpec, seen: KeyRecord, sealed: bytes,
         .where(keys.c.id == record.id)
         .values(policy_digest=spec.policy_digest, custodian_set=custodian_set, policy_releases=0, log_index=index)
     )
-    if sealed:
-        _file_version(change.connection, record, sealed, hsm_key_id)
-    return get(change.connection, record.namespace, record.name)
+    replace_versions(change.connection, record.id, made)
+    return get(change.connection, record.namespace, record.name), [one.hsm_key_id for one in former]
 
 
 def complete_import(
     change: Change, seen: KeyRecord, order: str, signers: list[str], sealed: bytes, hsm_key_id: bytes
 ) -> KeyRecord:
     """File an imported key and activate it. `order` is the digest of the signed order."""
-    record = _unchanged(change.connection, seen)
+    record = require_unchanged(change.connection, seen)
     require_transition(record.state, KeyState.ACTIVE, f"{record.namespace}/{record.name}")
-    _file_version(change.connection, record, sealed, hsm_key_id)
+    _file_version(change, record, sealed, hsm_key_id)
     index = change.log(
         entries.KEY_IMPORTED,
         {**_identity(record), "state": "Active", "order": order, "signers": signers},
@@ -212,17 +231,25 @@ def imported_by(connection: Connection, record: KeyRecord, order: str) -> bool:
     """Whether this very order brought the key: its sender lost the reply and asks again."""
     rows = connection.execute(
         select(log_leaves.c.data).where(
-            log_leaves.c.kind == entries.KEY_IMPORTED,
+            log_leaves.c.kind.in_([entries.KEY_IMPORTED, entries.KEY_ROTATED]),
             log_leaves.c.namespace == record.namespace,
             log_leaves.c.name == record.name,
         )
     )
-    return any(entries.decode_entry(bytes(row.data)).get("order") == order for row in rows)
+    found = [entries.decode_entry(bytes(row.data)) for row in rows]
+    return any(order in (entry.get("order"), entry.get("cause")) for entry in found)
 
 
 def check_import(connection: Connection, record: KeyRecord, order: ImportOrder, envelope: Envelope) -> list[str]:
     """Check an import order against the key and the tenant's quorum. Returns the signers."""
     where = f"{record.namespace}/{record.name}"
+    following = record.version if record.state is KeyState.PRE_ACTIVATION else record.version + 1
+    if order.version not in (record.version, following):
+        raise Conflict(
+            f"the import order is for version {order.version}, the next is {following}",
+            where=f"{where}.version",
+            reason="OrderDoesNotMatch",
+        )
     if order.tenant != record.tenant or order.key != where:
         raise Conflict("the import order is for another key", where=where, reason="OrderDoesNotMatch")
     if order.policy_digest != record.policy_digest:
@@ -235,8 +262,10 @@ def check_import(connection: Connection, record: KeyRecord, order: ImportOrder, 
     return require_quorum(envelope, current_set(connection, record.tenant))
 
 
-def destroy(change: Change, order: DestroyOrder, envelope: Envelope) -> tuple[KeyRecord, bytes]:
-    """Destroy a key by its custodians' order. Returns the record and the HSM key to delete now.
+def destroy(change: Change, order: DestroyOrder, envelope: Envelope) -> tuple[KeyRecord, list[bytes]]:
+    """Destroy a key, or one former version of it, by its custodians' order.
+
+    Returns the record and the HSM keys to delete now.
 
     The stored bytes go in the same change; what remains in old copies of the database is
     worthless once the HSM key is deleted.
@@ -248,19 +277,23 @@ def destroy(change: Change, order: DestroyOrder, envelope: Envelope) -> tuple[Ke
             "the destroy order is for another key", where=order.key, fix="check keyId", reason="OrderDoesNotMatch"
         )
     signers = require_quorum(envelope, current_set(change.connection, record.tenant))
+    if order.version is not None:
+        gone = destroy_version(change, record, order.version, signers, order.reason)
+        return get(change.connection, namespace, name), [gone]
+    held = [one.hsm_key_id for one in versions(change.connection, record.id)]
     way = way_to_destroyed(record.state)
     index = record.log_index
     for state in way:
         kind = entries.KEY_DESTROYED if state is KeyState.DESTROYED else entries.KEY_STATE
         fields: dict[str, Any] = {**_identity(record), "state": str(state), "signers": signers}
         if kind == entries.KEY_DESTROYED:
-            fields["hsmKey"] = record.hsm_key_id.hex()
+            fields["hsmKeys"] = [one.hex() for one in held]
             fields["reason"] = order.reason
         index = change.log(kind, fields, _names(record))
     if way:
         _set_state(change.connection, record, KeyState.DESTROYED, index)
         change.connection.execute(delete(key_versions).where(key_versions.c.key_id == record.id))
-    return get(change.connection, namespace, name), record.hsm_key_id
+    return get(change.connection, namespace, name), held
 
 
 def live_hsm_keys(connection: Connection) -> set[bytes]:
@@ -268,20 +301,15 @@ def live_hsm_keys(connection: Connection) -> set[bytes]:
     return {bytes(row[0]) for row in connection.execute(select(key_versions.c.hsm_key_id))}
 
 
-def _unchanged(connection: Connection, seen: KeyRecord) -> KeyRecord:
-    record = get(connection, seen.namespace, seen.name)
-    before = (seen.id, seen.state, seen.policy_digest, seen.hsm_key_id)
-    if (record.id, record.state, record.policy_digest, record.hsm_key_id) != before:
-        raise Conflict("the key changed meanwhile", where=f"{seen.namespace}/{seen.name}", fix="retry")
-    return record
-
-
-def _file_version(connection: Connection, record: KeyRecord, sealed: bytes, hsm_key_id: bytes) -> None:
-    connection.execute(
-        delete(key_versions).where(key_versions.c.key_id == record.id, key_versions.c.version == record.version)
-    )
-    connection.execute(
-        insert(key_versions).values(key_id=record.id, version=record.version, hsm_key_id=hsm_key_id, sealed=sealed)
+def _file_version(change: Change, record: KeyRecord, sealed: bytes, hsm_key_id: bytes) -> None:
+    change.connection.execute(
+        insert(key_versions).values(
+            key_id=record.id,
+            version=record.version,
+            hsm_key_id=hsm_key_id,
+            sealed=sealed,
+            created_at=entries.timestamp(change.now),
+        )
     )
 
 

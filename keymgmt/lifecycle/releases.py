@@ -14,8 +14,9 @@ from crds.errors import KekkaiError
 from keymgmt.lifecycle.custody import StoreTampered, load_policy, load_set
 from keymgmt.lifecycle.denials import DenialLimiter
 from keymgmt.lifecycle.journal import Change
-from keymgmt.lifecycle.key_records import KeyRecord, find
+from keymgmt.lifecycle.key_records import KeyRecord
 from keymgmt.lifecycle.schema import keys, log_leaves, sessions
+from keymgmt.lifecycle.versions import find_version
 from keymgmt.policy.custodians import require_quorum
 from keymgmt.policy.decision import Decision, KeyFacts, decide
 from keymgmt.policy.documents import SignedPolicy
@@ -41,6 +42,7 @@ class ReleaseRequest:
     session: str  # SHA-256 of the session id, hex
     recipient: str  # RFC 7638 thumbprint of the guest's key
     wrapping: str  # JOSE algorithm of the reply
+    version: int | None = None  # a former version, asked for by number
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def forget_expired(change: Change, now: int) -> None:
 
 def authorise(change: Change, request: ReleaseRequest, limiter: DenialLimiter) -> ReleaseOutcome:
     """Decide on a release; if allowed, use up one run and append its entry, else append the denial."""
-    record = find(change.connection, request.namespace, request.name)
+    record = find_version(change.connection, request.namespace, request.name, request.version, change.now)
     decision = _decide(change, record, request)
     if record is None or not decision.allowed:
         index = deny(change, request, decision, limiter, tenant=record.tenant if record else "")
@@ -96,6 +98,7 @@ def authorise(change: Change, request: ReleaseRequest, limiter: DenialLimiter) -
             "keyId": record.id,
             "tenant": record.tenant,
             "version": record.version,
+            "versionState": str(record.version_state),
             "policy": record.policy_digest,
             "count": count,
             "jurisdiction": record.jurisdiction,

@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 metadata = MetaData()
 
 meta = Table(
@@ -93,7 +93,11 @@ keys = Table(
     Column("policy_releases", BigInteger, nullable=False),  # under the policy in force
     Column("created_at", String(32), nullable=False),
     Column("log_index", BigInteger, nullable=False),  # the key's last life-cycle entry
+    Column("rotation_days", Integer),  # null: never by itself
+    Column("grace_days", Integer, nullable=False, server_default="0"),
+    Column("rotates_at", String(32)),
     UniqueConstraint("namespace", "name"),
+    Index("keys_by_rotation", "rotates_at"),
 )
 
 key_versions = Table(
@@ -103,6 +107,8 @@ key_versions = Table(
     Column("version", Integer, primary_key=True),
     Column("hsm_key_id", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", String(32), nullable=False, server_default=""),
+    Column("deactivates_at", String(32)),  # null for the present version
 )
 
 # A row appears when a challenge is answered: its primary key is what makes nonces single-use.

@@ -68,6 +68,7 @@ class ImportOrder(Document):
     policy_digest: Digest
     kid: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     wrapped_key: Annotated[str, Field(max_length=8192)]  # standard base64
+    version: Annotated[int, Field(ge=1, lt=1 << 31)] = 1  # above 1: rotate an imported key
 
 
 class DestroyOrder(Document):
@@ -78,6 +79,7 @@ class DestroyOrder(Document):
     key: KeyName
     key_id: Annotated[str, Field(min_length=1, max_length=255)]
     reason: Annotated[str, Field(max_length=256)] = ""
+    version: Annotated[int, Field(ge=1, lt=1 << 31)] | None = None  # only this former version
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,8 +101,9 @@ def import_order(
     import_key: Mapping[str, Any],
     material: bytes,
     pinned_kid: str | None = None,
+    version: int = 1,
 ) -> dict[str, Any]:
-    """An import order for `key` (namespace/name), ready to be signed."""
+    """An import order for `key` (namespace/name), ready to be signed. A version above 1 rotates the key."""
     kid, wrapped = wrap_for_import(import_key, material, pinned_kid)
     return {
         "apiVersion": "kekkai.dev/import-order/v1",
@@ -111,15 +112,17 @@ def import_order(
         "policyDigest": policy_digest,
         "kid": kid,
         "wrappedKey": wrapped,
+        **({"version": version} if version > 1 else {}),
     }
 
 
-def destroy_order(tenant: str, key: str, key_id: str, reason: str = "") -> dict[str, Any]:
-    """A destroy order for the very key `key_id`, ready to be signed."""
+def destroy_order(tenant: str, key: str, key_id: str, reason: str = "", version: int | None = None) -> dict[str, Any]:
+    """A destroy order for the very key `key_id`, or one former version of it, ready to be signed."""
     return {
         "apiVersion": "kekkai.dev/destroy-order/v1",
         "tenant": tenant,
         "key": key,
         "keyId": key_id,
         "reason": reason,
+        **({"version": version} if version is not None else {}),
     }

@@ -24,6 +24,9 @@ KEY_IMPORTED = "key-imported"
 KEY_STATE = "key-state"
 KEY_POLICY = "key-policy"
 KEY_DESTROYED = "key-destroyed"
+KEY_ROTATED = "key-rotated"
+KEY_REWRAPPED = "key-rewrapped"
+KEY_VERSION_DESTROYED = "key-version-destroyed"
 RELEASE = "release"
 DENIAL = "denial"
 DENIALS_SUPPRESSED = "denials-suppressed"
@@ -36,6 +39,9 @@ TYPES = frozenset(
         KEY_STATE,
         KEY_POLICY,
         KEY_DESTROYED,
+        KEY_ROTATED,
+        KEY_REWRAPPED,
+        KEY_VERSION_DESTROYED,
         RELEASE,
         DENIAL,
         DENIALS_SUPPRESSED,

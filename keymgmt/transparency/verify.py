@@ -35,6 +35,8 @@ class KeyHistory:
     by_measurement: Counter[str] = field(default_factory=Counter)
     denials: Counter[str] = field(default_factory=Counter)
     policy: str = ""
+    version: int = 1
+    destroyed_versions: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -67,6 +69,7 @@ class LogReport:
                 name: {
                     "tenant": key.tenant,
                     "state": key.state,
+                    "version": key.version,
                     "policy": key.policy,
                     "releases": key.releases,
                     "releasesByPolicy": {
@@ -177,12 +180,26 @@ def _account(report: LogReport, index: int, entry: dict[str, Any]) -> None:
         key.tenant = str(entry.get("tenant", key.tenant))
         key.state = str(entry.get("state", key.state))
         key.policy = str(entry.get("policy", key.policy))
+        if kind == kinds.KEY_IMPORTED:
+            key.version = int(entry.get("version", 1))
+    elif kind == kinds.KEY_ROTATED:
+        _account_rotation(report, index, name, key, entry)
+    elif kind == kinds.KEY_VERSION_DESTROYED:
+        key.destroyed_versions.add(int(entry.get("version", 0)))
     elif kind == kinds.KEY_POLICY:
         _account_policy_change(report, index, key, entry)
     elif kind == kinds.RELEASE:
         _account_release(report, index, name, key, entry)
     elif kind == kinds.DENIAL:
         key.denials[str(entry.get("reason"))] += 1
+
+
+def _account_rotation(report: LogReport, index: int, name: str, key: KeyHistory, entry: dict[str, Any]) -> None:
+    if key.state != "Active":
+        report.faults.append(f"entry {index}: rotation of {name} while it was {key.state or 'unknown'}")
+    if entry.get("version") != key.version + 1 or entry.get("previous") != key.version:
+        report.faults.append(f"entry {index}: rotation of {name} skips a version")
+    key.version = int(entry.get("version", 0))
 
 
 def _account_policy_change(report: LogReport, index: int, key: KeyHistory, entry: dict[str, Any]) -> None:
@@ -208,6 +225,9 @@ def _account_release(report: LogReport, index: int, name: str, key: KeyHistory, 
         report.faults.append(f"entry {index}: release of {name} under a policy that is not in force")
     if key.state != "Active":
         report.faults.append(f"entry {index}: release of {name} while it was {key.state or 'unknown'}")
+    version = int(entry.get("version", 1))
+    if version > key.version or version in key.destroyed_versions:
+        report.faults.append(f"entry {index}: release of version {version} of {name}, which there was not")
     if entry.get("count") != key.by_policy[policy]:
         report.faults.append(f"entry {index}: release of {name} has a wrong run count")
 

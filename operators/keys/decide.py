@@ -36,6 +36,11 @@ def request_for(key: ProtectedKey, tenant: str) -> dict[str, Any]:
         "origin": key.spec.origin,
         "policyDigest": key.spec.release_policy.digest,
         "jurisdiction": key.spec.jurisdiction,
+        **(
+            {"rotationDays": key.spec.rotation.interval_days, "graceDays": key.spec.rotation.grace_days}
+            if key.spec.rotation
+            else {}
+        ),
     }
 
 

@@ -285,7 +285,7 @@ def test_destruction_needs_the_quorum_and_is_for_ever(tmp_path):
         service.stop()
         with sqlite3.connect(service.data / "keys.sqlite") as store:
             store.execute("update keys set state = 'Active'")
-            store.execute("insert into key_versions values (?, 1, ?, ?)", (made["keyId"], hsm_key_id, sealed))
+            store.execute("insert into key_versions (key_id, version, hsm_key_id, sealed) values (?, 1, ?, ?)", (made["keyId"], hsm_key_id, sealed))
         service.start()
         reply = fetch(service, key)[1]
         assert reply.status_code == 503
@@ -314,7 +314,7 @@ def test_each_route_wants_its_role(service, method, path, allowed):
         assert (status == 403) == (role not in allowed), (role, status)
 
 
-@pytest.mark.parametrize("path", ["/v1/keys/UPPER/k", "/v1/keys/a/..", "/v1/keys/a/.b", f"/v1/keys/{'a' * 64}/k"])
+@pytest.mark.parametrize("path", ["/v1/keys/UPPER/k", "/v1/keys/a/..%2fb", "/v1/keys/a/.b", f"/v1/keys/{'a' * 64}/k"])
 def test_bad_names_are_refused(service, path):
     reply = service.call("GET", path, role="operator")
     assert reply.status_code in (400, 404, 405)
