@@ -11,6 +11,7 @@ from crds.meta import (
     IMMUTABLE,
     AcceleratorClass,
     DnsLabel,
+    DnsName,
     Labels,
     Model,
     Resource,
@@ -82,6 +83,10 @@ class Scaling(Model):
     max_concurrent_launches: int = Field(
         default=100, ge=1, le=5000, description="Machines that may be starting at once."
     )
+    driver: Literal["Kekkai", "External"] = Field(
+        default="Kekkai",
+        description="Who says how many machines there are: the plan, or a Cluster Autoscaler by the external gRPC API.",
+    )
 
 
 class KwokProvider(Model):
@@ -90,13 +95,127 @@ class KwokProvider(Model):
     boot_seconds: int = Field(default=0, ge=0, le=3600, description="How long an emulated machine takes to start.")
 
 
+class RedfishHost(Model):
+    """One server of the inventory, known by its baseboard management controller (BMC)."""
+
+    name: DnsLabel = Field(description="Its name in this inventory.")
+    address: str = Field(
+        pattern=r"^https?://[^/?#]+$",
+        max_length=253,
+        description="Base URL of its BMC. Plain http is refused unless it is on the loopback interface.",
+    )
+    system: str = Field(
+        default="",
+        pattern=r"^(/redfish/v1/Systems/[^/?#]+)?$",
+        max_length=253,
+        description="Path of the ComputerSystem; empty where the BMC has one only.",
+    )
+
+
+class RedfishProvider(Model):
+    """Bare metal: servers are powered on for demand and off when idle, by Redfish."""
+
+    hosts: list[RedfishHost] = Field(
+        min_length=1,
+        max_length=2000,
+        description="The servers that may be used.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    credentials: DnsName = Field(
+        description="Secret in namespace kekkai-machines with `username`, `password` and, for a private CA, `ca.crt`."
+    )
+    boot_from: Literal["Pxe", "UefiHttp", "Hdd"] = Field(default="Pxe", description="Where it boots from when started.")
+    boot_seconds: int = Field(default=600, ge=0, le=7200, description="How long a server takes to become a node.")
+
+
+class ClusterApiProvider(Model):
+    """Machines of a Cluster API MachineDeployment, whose replicas this pool alone sets."""
+
+    namespace: DnsLabel = Field(description="Namespace of the MachineDeployment.")
+    machine_deployment: DnsName = Field(description="Its name.")
+    version: str = Field(default="v1beta2", pattern=r"^v[0-9]+((alpha|beta)[0-9]+)?$", max_length=20)
+    boot_seconds: int = Field(default=300, ge=0, le=7200, description="How long a machine takes to become a node.")
+
+
+class KarpenterNodeClass(Model):
+    """The NodeClass that NodeClaims name."""
+
+    group: str = Field(max_length=253, description="API group, such as karpenter.k8s.aws.")
+    kind: str = Field(max_length=63, description="Kind, such as EC2NodeClass.")
+    name: DnsName
+
+
+class KarpenterProvider(Model):
+    """One Karpenter NodeClaim a machine; Karpenter's own NodePools are left alone."""
+
+    node_class_ref: KarpenterNodeClass
+    instance_types: list[str] = Field(default_factory=list, max_length=100, description="Allowed types; empty: any.")
+    capacity_types: list[Literal["on-demand", "spot", "reserved"]] = Field(
+        default_factory=lambda: ["on-demand"], min_length=1, max_length=3
+    )
+    boot_seconds: int = Field(default=300, ge=0, le=7200, description="How long a machine takes to become a node.")
+
+
+class ExternalGrpcProvider(Model):
+    """A node group of somebody's provider that speaks Cluster Autoscaler's external gRPC protocol."""
+
+    address: str = Field(pattern=r"^[^/\s]+:[0-9]{1,5}$", max_length=253, description="host:port of the provider.")
+    node_group: str = Field(min_length=1, max_length=253, description="Its node group, sized by this pool alone.")
+    tls: DnsName = Field(description="Secret in namespace kekkai-machines with `tls.crt`, `tls.key`, `ca.crt` (mTLS).")
+    boot_seconds: int = Field(default=300, ge=0, le=7200, description="How long a machine takes to become a node.")
+
+
+_ONE_PROVIDER = " + ".join(
+    f"(has(self.{name}) ? 1 : 0)" for name in ("kwok", "redfish", "clusterApi", "karpenter", "externalGrpc")
+)
+
+
 class Provider(Model):
     """Where machines come from: exactly one provider."""
 
     model_config = checked(
-        rule("has(self.kwok)", "spec.provider: name exactly one provider; set spec.provider.kwok"),
+        rule(
+            f"{_ONE_PROVIDER} == 1",
+            "spec.provider: name exactly one provider; set one of kwok, redfish, clusterApi, karpenter, externalGrpc",
+        ),
     )
     kwok: KwokProvider | None = Field(default=None, description="Emulated nodes.")
+    redfish: RedfishProvider | None = Field(default=None, description="Bare metal by Redfish.")
+    cluster_api: ClusterApiProvider | None = Field(default=None, description="Cluster API.")
+    karpenter: KarpenterProvider | None = Field(default=None, description="Karpenter.")
+    external_grpc: ExternalGrpcProvider | None = Field(default=None, description="An external gRPC provider.")
+
+
+class RepairCondition(Model):
+    """A condition of a Node that means ill when True."""
+
+    type: str = Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=63, description="Type of the Node condition.")
+    patience_seconds: int = Field(default=600, ge=0, le=86400)
+
+
+class Repair(Model):
+    """When a machine counts as ill, and how it is replaced."""
+
+    enabled: bool = Field(default=True, description="Whether ill machines are cordoned, drained and replaced.")
+    join_timeout_seconds: int = Field(
+        default=1800, ge=30, le=86400, description="A machine that is not ready so long after it was asked for is ill."
+    )
+    not_ready_seconds: int = Field(default=600, ge=0, le=86400, description="Patience with a node that is not Ready.")
+    devices_missing_seconds: int = Field(default=600, ge=0, le=86400, description="Patience with missing devices.")
+    conditions: list[RepairCondition] = Field(
+        default_factory=list,
+        max_length=20,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    expire_after_seconds: int = Field(
+        default=0, ge=0, le=315_360_000, description="Age at which a machine is replaced; 0: never."
+    )
+    drain_timeout_seconds: int = Field(
+        default=3600, ge=0, le=604_800, description="How long a drain may take; 0: as long as it needs."
+    )
+    breaker_percent: int = Field(
+        default=20, ge=1, le=100, description="Repairs stop while more of the pool's machines than this are ill."
+    )
 
 
 class PoolPower(Model):
@@ -145,6 +264,7 @@ class AcceleratorPoolSpec(Model):
     )
     scaling: Scaling
     provider: Provider
+    repair: Repair = Field(default_factory=Repair)
     power: PoolPower | None = None
     price: Price = Field(default_factory=lambda: Price(per_node_hour="0"))
 

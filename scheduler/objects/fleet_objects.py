@@ -48,6 +48,7 @@ _STATE_TAINTS = {
     "node.kubernetes.io/network-unavailable",
 }
 _TERMINAL = {"Succeeded", "Failed"}
+_NEVER = 100 * 365 * 86400.0  # seconds
 
 
 def seconds(timestamp: str | None) -> float:
@@ -101,6 +102,7 @@ def pool_state(pool: Object, site: Object | None) -> PoolState:
     """`site`: the Site it names, None while that does not exist; then the pool accepts nothing."""
     spec = pool["spec"]
     scaling, links = spec["scaling"], spec.get("interconnect") or {}
+    ours = scaling.get("driver", "Kekkai") == "Kekkai"
     return PoolState(
         name=pool["metadata"]["name"],
         site=spec["site"],
@@ -109,10 +111,11 @@ def pool_state(pool: Object, site: Object | None) -> PoolState:
         resource=resource_of(pool),
         per_node=spec["accelerator"]["perNode"],
         allocatable=read_amounts(capacity(pool)),
-        minimum=scaling.get("min", 0),
-        maximum=scaling["max"],
-        headroom=scaling.get("headroom", 0),
-        scale_down_delay=float(scaling.get("scaleDownDelaySeconds", 600)),
+        # What another driver sizes is used as it is: nothing is bought for it, nothing taken away.
+        minimum=scaling.get("min", 0) if ours else 0,
+        maximum=scaling["max"] if ours else 0,
+        headroom=scaling.get("headroom", 0) if ours else 0,
+        scale_down_delay=float(scaling.get("scaleDownDelaySeconds", 600)) if ours else _NEVER,
         price_micro=micro((spec.get("price") or {}).get("perNodeHour", "0")),
         confidential=(spec.get("confidential") or {}).get("cpu", "none"),
         labels=pool_labels(pool),
