@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from crds.conditions import Condition
-from crds.meta import IMMUTABLE, CountryCode, Model, Resource, Sha256, constrained, rule
+from crds.meta import IMMUTABLE, CountryCode, Model, Resource, Sha256, checked, constrained, rule
 
 
 class ReleasePolicyRef(Model):
@@ -31,11 +31,21 @@ class Rotation(Model):
 class ProtectedKeySpec(Model):
     """What the tenant asks the key service for."""
 
-    purpose: Literal["data-encryption"] = Field(
+    model_config = checked(
+        rule(
+            "(self.purpose == 'signature') == (self.algorithm != 'AES-256-GCM')",
+            "spec.algorithm: purpose signature takes ED25519 or ML-DSA-65, data-encryption takes AES-256-GCM",
+        )
+    )
+    purpose: Literal["data-encryption", "signature"] = Field(
         default="data-encryption",
         description="What the key is for (SP 800-57 part 1, section 5.2: one key, one use).",
     )
-    algorithm: Literal["AES-256-GCM"] = Field(default="AES-256-GCM", description="The one algorithm of this purpose.")
+    algorithm: Literal["AES-256-GCM", "ED25519", "ML-DSA-65"] = Field(
+        default="AES-256-GCM",
+        description="AES-256-GCM encrypts data; ED25519 and ML-DSA-65 (post-quantum, FIPS 204) sign.",
+        json_schema_extra=constrained(rule(IMMUTABLE, "spec.algorithm cannot change; make a new ProtectedKey")),
+    )
     origin: Literal["generate", "import"] = Field(
         default="generate",
         description="generate: made in the key service. import: brought by the custodians (BYOK).",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from starlette.responses import JSONResponse, Response
 
 from crds.errors import InvalidInput
@@ -35,12 +35,19 @@ class KeyBody(Document):
     tenant: TenantName
     uid: Annotated[str, Field(min_length=1, max_length=64)]
     purpose: Annotated[str, Field(min_length=1, max_length=64)] = "data-encryption"
-    algorithm: Literal["AES-256-GCM"] = "AES-256-GCM"
+    algorithm: Literal["AES-256-GCM", "ED25519", "ML-DSA-65"] = "AES-256-GCM"
     origin: Literal["generate", "import"] = "generate"
     policy_digest: Digest
     jurisdiction: Jurisdiction
     rotation_days: Annotated[int, Field(ge=1, le=3650)] | None = None
     grace_days: Annotated[int, Field(ge=0, le=3650)] = 0
+
+    @model_validator(mode="after")
+    def _one_use(self) -> KeyBody:
+        signs = self.algorithm != "AES-256-GCM"
+        if signs != (self.purpose == "signature"):
+            raise ValueError("purpose signature goes with ED25519 or ML-DSA-65, every other with AES-256-GCM")
+        return self
 
 
 class StateBody(Document):

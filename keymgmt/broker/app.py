@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from crds.errors import KekkaiError
-from keymgmt.broker import admin, kbs, public
+from keymgmt.broker import admin, kbs, public, transit
 from keymgmt.broker.kbs_errors import INVALID_REQUEST_PATH, PLUGIN_INTERNAL_ERROR, kbs_error
 from keymgmt.broker.key_admin import KeyAdmin
 from keymgmt.broker.middleware import Bounds, problem_response
@@ -37,7 +37,7 @@ def create_app(service: KeyService) -> ASGIApp:
                 task.cancel()
 
     app = FastAPI(title="Kekkai key service", version="v1", lifespan=lifespan, docs_url=None, redoc_url=None)
-    for routes in (kbs.router(service), admin.router(service), public.router(service)):
+    for routes in (kbs.router(service), transit.router(service), admin.router(service), public.router(service)):
         app.include_router(routes)
     app.add_exception_handler(KekkaiError, _problem)
     app.add_exception_handler(HTTPException, _http)

@@ -159,12 +159,13 @@ class _Guest:
             if not _SEGMENT.fullmatch(segment) or len(segment) > limit:
                 return kbs.kbs_error(kbs.INVALID_REQUEST_PATH, "Request path is invalid", 404)
         try:
-            claims = await self._claims(request)
+            claims = await session_claims(service, request)
         except TokenInvalid as error:
-            return await self._refuse_token(request, error, f"{repository}/{kind}/{tag}")
+            await log_invalid_token(service, request, error, f"{repository}/{kind}/{tag}")
+            return kbs.kbs_error(kbs.TOKEN_VERIFIER_ERROR)
         if claims is None:
             return kbs.kbs_error(kbs.TOKEN_NOT_FOUND)
-        wanted = _release_request(repository, kind, tag, claims)
+        wanted = release_request(repository, kind, tag, claims)
         if not service.worker.ready:
             return kbs.kbs_error(kbs.PLUGIN_INTERNAL_ERROR, "the HSM is not ready", 503)
         outcome = await service.change(lambda change: self._authorise(change, kind, wanted))
@@ -186,16 +187,6 @@ class _Guest:
         service.metrics.releases.inc()
         return Response(released["jwe"], media_type="application/json")
 
-    async def _refuse_token(self, request: Request, error: TokenInvalid, wanted: str) -> Response:
-        service, reason = self._service, error.problem.reason
-        presented = hashlib.sha256(request.headers.get("authorization", "").encode()).hexdigest()
-        source = request.client.host if request.client else ""
-        await service.change(
-            lambda change: releases.deny_early(change, "token", reason, wanted, presented, source, service.limiter)
-        )
-        service.metrics.denials.labels("token", reason).inc()
-        return kbs.kbs_error(kbs.TOKEN_VERIFIER_ERROR)
-
     def _authorise(self, change: Change, kind: str, wanted: releases.ReleaseRequest) -> releases.ReleaseOutcome:
         if _version_of(kind) < 0:
             decision = Decision(False, "ResourceTypeUnknown", (f"there is no resource type {kind}",))
@@ -203,20 +194,31 @@ class _Guest:
             return releases.ReleaseOutcome(decision, None, index)
         return releases.authorise(change, wanted, self._service.limiter)
 
-    async def _claims(self, request: Request) -> dict[str, Any] | None:
-        """Claims of the bearer token, or of the session's; None if there is neither. Raises TokenInvalid."""
-        service = self._service
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            session_id = request.cookies.get(paths.KBS_COOKIE, "")
-            if not SESSION_ID.fullmatch(session_id):
-                return None
-            session, now = releases.session_hash(session_id), service.seconds()
-            stored = await service.read(lambda connection: releases.session_token(connection, session, now))
-            if stored is None:
-                return None
-            token = stored
-        return service.token_key.verify(token.strip(), service.seconds())
+
+async def session_claims(service: KeyService, request: Request) -> dict[str, Any] | None:
+    """Claims of the bearer token, or of the session's; None if there is neither. Raises TokenInvalid."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        session_id = request.cookies.get(paths.KBS_COOKIE, "")
+        if not SESSION_ID.fullmatch(session_id):
+            return None
+        session, now = releases.session_hash(session_id), service.seconds()
+        stored = await service.read(lambda connection: releases.session_token(connection, session, now))
+        if stored is None:
+            return None
+        token = stored
+    return service.token_key.verify(token.strip(), service.seconds())
+
+
+async def log_invalid_token(service: KeyService, request: Request, error: TokenInvalid, wanted: str) -> None:
+    """Append a denial for a token that is not ours, changed or expired."""
+    reason = error.problem.reason
+    presented = hashlib.sha256(request.headers.get("authorization", "").encode()).hexdigest()
+    source = request.client.host if request.client else ""
+    await service.change(
+        lambda change: releases.deny_early(change, "token", reason, wanted, presented, source, service.limiter)
+    )
+    service.metrics.denials.labels("token", reason).inc()
 
 
 def _version_of(kind: str) -> int:
@@ -227,7 +229,8 @@ def _version_of(kind: str) -> int:
     return int(found[1]) if found else -1
 
 
-def _release_request(repository: str, kind: str, tag: str, claims: dict[str, Any]) -> releases.ReleaseRequest:
+def release_request(repository: str, kind: str, tag: str, claims: dict[str, Any]) -> releases.ReleaseRequest:
+    """What the holder of a token asks for by a resource's three segments."""
     key, version = tee_key_of(claims), _version_of(kind)
     return releases.ReleaseRequest(
         namespace=repository,

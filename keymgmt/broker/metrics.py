@@ -13,6 +13,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.releases = Counter("kekkai_keys_releases", "Keys delivered to attested guests.", registry=self.registry)
+        self.transits = Counter(
+            "kekkai_keys_transits", "Operations done for attested guests.", ["operation"], registry=self.registry
+        )
         self.denials = Counter(
             "kekkai_keys_denials", "Refused requests, by reason.", ["stage", "reason"], registry=self.registry
         )

@@ -23,8 +23,8 @@ from keymgmt.broker.challenge import Challenger
 from keymgmt.broker.metrics import Metrics
 from keymgmt.broker.tokens import TokenKey
 from keymgmt.config import KeyServiceConfig
+from keymgmt.lifecycle import grants, releases
 from keymgmt.lifecycle import keys as key_acts
-from keymgmt.lifecycle import releases
 from keymgmt.lifecycle.database import SqlLeaves, open_database
 from keymgmt.lifecycle.denials import DenialLimiter
 from keymgmt.lifecycle.journal import Change, Journal
@@ -117,6 +117,7 @@ class KeyService:
                 logger.warning("housekeeping failed: %s", error.problem.reason)
 
     def _tidy(self, change: Change) -> None:
+        grants.forget_expired(change, int(change.now.timestamp()))
         releases.forget_expired(change, int(change.now.timestamp()))
         releases.log_suppressed(change, self.limiter)
 

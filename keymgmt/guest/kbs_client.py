@@ -30,6 +30,7 @@ MAX_REPLY: Final = 1 << 20
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 5.0
 SESSION_ENDED: Final = frozenset({"TokenNotFound", "TokenVerifierError"})
+_ENDED_TRANSIT: Final = frozenset({"Unauthenticated", "TokenExpired", "TokenInvalid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +136,15 @@ class KbsClient:
         """GET /resource/{name}: a flattened JWE. Raises SessionEnded when a new handshake may help."""
         return self._call("GET", f"/kbs/v0/resource/{name}", None)
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+    def transit(self, key: str, operation: str, body: Mapping[str, Any], token: str) -> dict[str, Any]:
+        """POST /v1/transit/{key}/{operation} with a session's token; `key` is namespace/name."""
+        return self._call("POST", f"/v1/transit/{key}/{operation}", body, token)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None, token: str | None = None) -> dict[str, Any]:
         pause, fault, answer_lost = FIRST_PAUSE, "no attempt was made", False
         while self._clock() < self._ends:
             try:
-                status, data = self._exchange(method, path, body)
+                status, data = self._exchange(method, path, body, token)
             except httpx.HTTPError as error:
                 fault = f"{type(error).__name__}: {str(error)[:200]}"
                 answer_lost = True
@@ -163,9 +168,11 @@ class KbsClient:
             fix="check that the key service runs, its address and --ca",
         )
 
-    def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, bytes]:
+    def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None, token: str | None) -> tuple[int, bytes]:
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         headers = {} if content is None else {"content-type": "application/json"}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
         with self._http.stream(method, self._url + path, content=content, headers=headers) as response:
             data = bytearray()
             for part in response.iter_bytes():
@@ -205,13 +212,14 @@ def _error(data: bytes) -> tuple[str, str]:
         reply = strict_json.parse_object(data, limit=MAX_REPLY)
     except InvalidInput:
         return "", "no KBS error in the reply"
-    variant = str(reply.get("type", "")).rpartition("/")[2]
-    return variant[:64], str(reply.get("detail", ""))[:1024]
+    variant = str(reply.get("type") or reply.get("reason", "")).rpartition("/")[2]
+    return variant[:64], str(reply.get("detail") or reply.get("what", ""))[:1024]
 
 
 def _refusal(status: int, data: bytes, path: str) -> KeyRefused:
     variant, detail = _error(data)
-    kind = SessionEnded if variant in SESSION_ENDED and "/resource/" in path else KeyRefused
+    ended = (variant in SESSION_ENDED and "/resource/" in path) or (variant in _ENDED_TRANSIT and "/transit/" in path)
+    kind = SessionEnded if ended else KeyRefused
     return kind(
         detail or f"HTTP status {status}",
         reason=variant or "KeyRefused",

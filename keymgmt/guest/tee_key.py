@@ -35,7 +35,7 @@ KeyKind = Literal["hybrid", "ml-kem", "ec", "rsa"]
 KEY_KINDS: Final[tuple[KeyKind, ...]] = ("hybrid", "ml-kem", "ec", "rsa")
 RSA_BITS: Final = 3072
 _MEMBERS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
-_MAX_MEMBER: Final = 1 << 17
+_MAX_MEMBER: Final = 1 << 19
 
 
 class _Pair(Protocol):
@@ -60,7 +60,7 @@ class TeeKey:
         """`tee-pubkey` as the KBS protocol has it: kty, alg and the public numbers, no more."""
         return self._pair.public_jwk()
 
-    def decrypt(self, reply: Mapping[str, Any]) -> bytearray:
+    def decrypt(self, reply: Mapping[str, Any], *, allow_empty: bool = False) -> bytearray:
         """Open a flattened JWE that was encrypted to this key.
 
         Returns a buffer that the caller should wipe. Raises KeyRefused for anything else.
@@ -72,7 +72,7 @@ class TeeKey:
             opened = self._pair.open({name: str(value) for name, value in members.items()})
         except _FAULTS:
             raise KeyRefused("the reply does not open under this guest's key", reason="KeyReplyInvalid") from None
-        if not opened:
+        if not opened and not allow_empty:
             raise KeyRefused("the reply holds no key", reason="KeyReplyInvalid", where="resource")
         return bytearray(opened)
 

@@ -43,6 +43,7 @@ class ReleaseRequest:
     recipient: str  # RFC 7638 thumbprint of the guest's key
     wrapping: str  # JOSE algorithm of the reply
     version: int | None = None  # a former version, asked for by number
+    operation: str = "release"  # what is to be done with the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,12 @@ class ReleaseOutcome:
     decision: Decision
     record: KeyRecord | None = None
     log_index: int = -1
+    operations: tuple[str, ...] = ()  # that the policy allows
+
+    @classmethod
+    def of(cls, record: KeyRecord) -> ReleaseOutcome:
+        """Allowed by an earlier decision."""
+        return cls(Decision(True), record)
 
 
 def session_hash(session_id: str) -> str:
@@ -82,8 +89,13 @@ def forget_expired(change: Change, now: int) -> None:
     change.connection.execute(delete(sessions).where(sessions.c.expires <= now))
 
 
-def authorise(change: Change, request: ReleaseRequest, limiter: DenialLimiter) -> ReleaseOutcome:
-    """Decide on a release; if allowed, use up one run and append its entry, else append the denial."""
+def authorise(
+    change: Change, request: ReleaseRequest, limiter: DenialLimiter, kind: str = entries.RELEASE
+) -> ReleaseOutcome:
+    """Decide on a release, or on a grant to use a key (`kind`).
+
+    If allowed, use up one run and append its entry, else append the denial.
+    """
     record = find_version(change.connection, request.namespace, request.name, request.version, change.now)
     decision = _decide(change, record, request)
     if record is None or not decision.allowed:
@@ -91,8 +103,9 @@ def authorise(change: Change, request: ReleaseRequest, limiter: DenialLimiter) -
         return ReleaseOutcome(decision, None, index)
     count = record.policy_releases + 1
     change.connection.execute(_COUNT_RELEASE, {"key": record.id})
+    operations = tuple(_authentic_policy(change, record).policy.operations)
     index = change.log(
-        entries.RELEASE,
+        kind,
         {
             **_facts(request),
             "keyId": record.id,
@@ -102,10 +115,11 @@ def authorise(change: Change, request: ReleaseRequest, limiter: DenialLimiter) -
             "policy": record.policy_digest,
             "count": count,
             "jurisdiction": record.jurisdiction,
+            **({"operations": list(operations)} if kind == entries.TRANSIT_OPENED else {}),
         },
         (request.namespace, request.name),
     )
-    return ReleaseOutcome(decision, record, index)
+    return ReleaseOutcome(decision, record, index, operations)
 
 
 def deny(change: Change, request: ReleaseRequest, decision: Decision, limiter: DenialLimiter, tenant: str) -> int:
@@ -145,7 +159,7 @@ def require_counts(connection: Connection) -> None:
         (row.namespace, row.name): row.total
         for row in connection.execute(
             select(log_leaves.c.namespace, log_leaves.c.name, func.count().label("total"))
-            .where(log_leaves.c.kind == entries.RELEASE)
+            .where(log_leaves.c.kind.in_(entries.COUNTED))
             .group_by(log_leaves.c.namespace, log_leaves.c.name)
         )
     }
@@ -166,7 +180,7 @@ def history(
 ) -> list[dict[str, Any]]:
     """Release and denial entries, newest first, each with its log index."""
     query = select(log_leaves.c.idx, log_leaves.c.data).where(
-        log_leaves.c.kind.in_([entries.RELEASE, entries.DENIAL, entries.DENIALS_SUPPRESSED])
+        log_leaves.c.kind.in_([*entries.COUNTED, entries.DENIAL, entries.DENIALS_SUPPRESSED])
     )
     if namespace is not None:
         query = query.where(log_leaves.c.namespace == namespace)
@@ -188,7 +202,7 @@ def _decide(change: Change, record: KeyRecord | None, request: ReleaseRequest) -
     facts = KeyFacts(
         record.namespace, record.name, record.tenant, str(record.state), record.jurisdiction, record.policy_releases
     )
-    return decide(facts, signed.policy, request.claims, change.now)
+    return decide(facts, signed.policy, request.claims, change.now, request.operation)
 
 
 def _authentic_policy(change: Change, record: KeyRecord) -> SignedPolicy:

@@ -111,6 +111,17 @@ key_versions = Table(
     Column("deactivates_at", String(32)),  # null for the present version
 )
 
+# What a session may have done with a key without a new decision (transit operations).
+grants = Table(
+    "grants",
+    metadata,
+    Column("session", String(64), primary_key=True),  # SHA-256 of the cookie
+    Column("key_id", String(255), ForeignKey("keys.id"), primary_key=True),
+    Column("policy_digest", String(71), nullable=False),
+    Column("operations", String(255), nullable=False),  # as the policy names them, with commas
+    Column("expires", BigInteger, nullable=False, index=True),  # Unix seconds
+)
+
 # A row appears when a challenge is answered: its primary key is what makes nonces single-use.
 sessions = Table(
     "sessions",

@@ -32,14 +32,20 @@ class Decision:
     details: tuple[str, ...] = ()
 
 
-def decide(key: KeyFacts, policy: ReleasePolicy, claims: Mapping[str, Any], now: datetime) -> Decision:
-    """Whether the holder of verified `claims` may have the key now."""
+def decide(
+    key: KeyFacts, policy: ReleasePolicy, claims: Mapping[str, Any], now: datetime, operation: str = "release"
+) -> Decision:
+    """Whether the holder of verified `claims` may have the key, or have it used by `operation`, now."""
     if key.state != "Active":
         return Decision(False, "KeyNotActive", (f"the key is {key.state}",))
     if policy.tenant != key.tenant or f"{key.namespace}/{key.name}" not in policy.keys:
         return Decision(False, "PolicyDoesNotNameKey", ("the policy is not for this key",))
     if policy.jurisdiction != key.jurisdiction:
         return Decision(False, "JurisdictionMismatch", (f"the policy is for {policy.jurisdiction}",))
+    if operation not in policy.operations:
+        return Decision(
+            False, "OperationNotAllowed", (f"the policy allows {', '.join(policy.operations)}, not {operation}",)
+        )
     if now < policy.begins:
         return Decision(False, "PolicyNotYetValid", (f"valid from {policy.not_before}",))
     if now >= policy.ends:

@@ -17,6 +17,14 @@ from keymgmt.policy.errors import PolicyInvalid
 KeyName = Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]{0,62}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,252}$")]
 Jurisdiction = Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
 Moment = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})$")]
+# release: the key is given to the guest. The others: the service uses it for the guest, and keeps it.
+Operation = Literal["release", "encrypt", "decrypt", "data-key", "sign"]
+
+
+def _release_alone() -> list[Operation]:
+    return ["release"]
+
+
 MAX_RELEASES = 1_000_000_000
 D = TypeVar("D", bound=Document)
 
@@ -32,6 +40,7 @@ class ReleasePolicy(Document):
     not_before: Moment
     not_after: Moment
     jurisdiction: Jurisdiction
+    operations: Annotated[list[Operation], Field(min_length=1, max_length=5, default_factory=_release_alone)]
     replaces: Digest | None = None
 
     @field_validator("not_before", "not_after")

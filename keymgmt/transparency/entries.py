@@ -28,6 +28,7 @@ KEY_ROTATED = "key-rotated"
 KEY_REWRAPPED = "key-rewrapped"
 KEY_VERSION_DESTROYED = "key-version-destroyed"
 RELEASE = "release"
+TRANSIT_OPENED = "transit-opened"
 DENIAL = "denial"
 DENIALS_SUPPRESSED = "denials-suppressed"
 TYPES = frozenset(
@@ -43,10 +44,12 @@ TYPES = frozenset(
         KEY_REWRAPPED,
         KEY_VERSION_DESTROYED,
         RELEASE,
+        TRANSIT_OPENED,
         DENIAL,
         DENIALS_SUPPRESSED,
     }
 )
+COUNTED = (RELEASE, TRANSIT_OPENED)  # each uses up one run of the policy
 
 
 def timestamp(now: datetime) -> str:

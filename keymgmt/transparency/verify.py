@@ -31,6 +31,7 @@ class KeyHistory:
     tenant: str = ""
     state: str = ""
     releases: int = 0
+    transits: int = 0  # sessions that had the key used for them; it did not leave the service
     by_policy: Counter[str] = field(default_factory=Counter)
     by_measurement: Counter[str] = field(default_factory=Counter)
     denials: Counter[str] = field(default_factory=Counter)
@@ -72,6 +73,7 @@ class LogReport:
                     "version": key.version,
                     "policy": key.policy,
                     "releases": key.releases,
+                    "transits": key.transits,
                     "releasesByPolicy": {
                         digest: {"count": count, "max": self.policies.get(digest, {}).get("maxReleases")}
                         for digest, count in key.by_policy.items()
@@ -188,7 +190,7 @@ def _account(report: LogReport, index: int, entry: dict[str, Any]) -> None:
         key.destroyed_versions.add(int(entry.get("version", 0)))
     elif kind == kinds.KEY_POLICY:
         _account_policy_change(report, index, key, entry)
-    elif kind == kinds.RELEASE:
+    elif kind in kinds.COUNTED:
         _account_release(report, index, name, key, entry)
     elif kind == kinds.DENIAL:
         key.denials[str(entry.get("reason"))] += 1
@@ -213,7 +215,10 @@ def _account_policy_change(report: LogReport, index: int, key: KeyHistory, entry
 
 def _account_release(report: LogReport, index: int, name: str, key: KeyHistory, entry: dict[str, Any]) -> None:
     policy = str(entry.get("policy"))
-    key.releases += 1
+    if entry["type"] == kinds.RELEASE:
+        key.releases += 1
+    else:
+        key.transits += 1
     key.by_policy[policy] += 1
     key.by_measurement[str(entry.get("measurement"))] += 1
     accepted = report.policies.get(policy)

@@ -29,7 +29,12 @@ from keymgmt.wrapping.channel import Decoder, WorkerRefused, encode
 logger = logging.getLogger(__name__)
 IN_FLIGHT = 32  # bounds what lies in the socket's buffer, so that sending never blocks for long
 # Safe to repeat when the worker died underway: they change nothing in the token.
-REPEATABLE = frozenset({"release", "sign-es256", "sign-ed25519", "open-secret", "health", "wrapping-keys"})
+REPEATABLE = frozenset(
+    {
+        *("release", "encrypt", "decrypt", "data-key", "sign", "public-key"),
+        *("sign-es256", "sign-ed25519", "open-secret", "health", "wrapping-keys"),
+    }
+)
 _START_SECONDS = 60.0
 
 

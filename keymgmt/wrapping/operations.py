@@ -12,10 +12,12 @@ from crds.errors import InvalidInput
 from keymgmt.hsm.pkcs11_session import Pkcs11Session
 from keymgmt.sealing.format import DataKeyAlgorithm, EncryptedDataKey, KeyContext, SealedKey
 from keymgmt.sealing.seal import seal, unseal
+from keymgmt.wrapping import transit
 from keymgmt.wrapping.jwe import encrypt
 from keymgmt.wrapping.recipients import parse_tee_key
 
-KEY_LENGTHS = {"AES-256-GCM": 32}
+# Bytes of a key: AES keys, and seeds of signing keys.
+KEY_LENGTHS = {"AES-256-GCM": 32, "ED25519": 32, "ML-DSA-65": 32}
 _SECRET_AAD = b"kekkai/service-secret\x01"
 
 
@@ -28,6 +30,11 @@ class Operations:
             "generate": self._generate,
             "import": self._import,
             "release": self._release,
+            "encrypt": self._encrypt,
+            "decrypt": self._decrypt,
+            "data-key": self._data_key,
+            "sign": self._sign,
+            "public-key": self._public_key,
             "reseal": self._reseal,
             "destroy": self._destroy,
             "wrapping-keys": self._wrapping_keys,
@@ -65,6 +72,45 @@ class Operations:
         context = KeyContext.from_map(arguments["context"])
         key = unseal(SealedKey.decode(arguments["sealed"]), context, self._hsm)
         return {"jwe": encrypt(key, recipient)}
+
+    def _opened(self, arguments: dict[str, Any]) -> tuple[bytes, KeyContext]:
+        context = KeyContext.from_map(arguments["context"])
+        return unseal(SealedKey.decode(arguments["sealed"]), context, self._hsm), context
+
+    def _encrypt(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        key, context = self._cipher(arguments)
+        message, associated = arguments["message"], arguments["associated"]
+        return {"ciphertext": transit.encrypt(key, context.version, arguments["name"], message, associated)}
+
+    def _decrypt(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The plaintext leaves encrypted to the guest's key: nobody else is to see it."""
+        recipient = parse_tee_key(arguments["jwk"])
+        key, context = self._cipher(arguments)
+        ciphertext, associated = arguments["ciphertext"], arguments["associated"]
+        message = transit.decrypt(key, context.version, arguments["name"], ciphertext, associated)
+        return {"jwe": encrypt(message, recipient)}
+
+    def _data_key(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """A fresh data key, for the guest and, under the tenant's key, for its storage."""
+        recipient = parse_tee_key(arguments["jwk"])
+        key, context = self._cipher(arguments)
+        fresh = self._hsm.random(transit.DATA_KEY_BYTES)
+        wrapped = transit.encrypt(key, context.version, arguments["name"], fresh, arguments["associated"])
+        return {"jwe": encrypt(fresh, recipient), "ciphertext": wrapped}
+
+    def _cipher(self, arguments: dict[str, Any]) -> tuple[bytes, KeyContext]:
+        key, context = self._opened(arguments)
+        if context.algorithm != "AES-256-GCM":
+            raise InvalidInput(f"a key of algorithm {context.algorithm} does not encrypt", where="algorithm")
+        return key, context
+
+    def _sign(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        key, context = self._opened(arguments)
+        return {"signature": transit.sign(key, context.algorithm, arguments["message"])}
+
+    def _public_key(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        key, context = self._opened(arguments)
+        return {"public_key": transit.public_key(key, context.algorithm), "algorithm": context.algorithm}
 
     def _reseal(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Bind a key to a new context under a new HSM key; the caller destroys the old one after."""
@@ -111,5 +157,5 @@ class Operations:
 
 def _length(context: KeyContext) -> int:
     if context.algorithm not in KEY_LENGTHS:
-        raise InvalidInput("unknown key algorithm", where=context.algorithm, fix="use AES-256-GCM")
+        raise InvalidInput("unknown key algorithm", where=context.algorithm, fix=f"use one of {', '.join(KEY_LENGTHS)}")
     return KEY_LENGTHS[context.algorithm]
