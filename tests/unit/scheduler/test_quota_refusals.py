@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler import ClassQuota, TenantState
-from scheduler.queueing import quota
 from scheduler.queueing.entitlements import Entitlements
+from tests.unit.scheduler import plain_quota
 
 FEW = st.integers(0, 9)
 
@@ -28,8 +28,8 @@ def test_side_by_side_and_lending_all_nominal_and_borrow_are_the_only_limit(flat
     usage = {(f"t{index}", "H200"): min(used, nominal + borrow) for index, (nominal, borrow, used) in enumerate(flat)}
     made = Entitlements(tenants, usage, {"H200": capacity})
     for one in tenants:
-        assert made.refuse(one.name, "H200", wanted) == quota.refuse(one, "H200", wanted, usage)
-        assert made.refuse(one.name, "H100", wanted) == quota.refuse(one, "H100", wanted, usage)
+        assert made.refuse(one.name, "H200", wanted) == plain_quota.refuse(one, "H200", wanted, usage)
+        assert made.refuse(one.name, "H100", wanted) == plain_quota.refuse(one, "H100", wanted, usage)
 
 
 @settings(deadline=None)
