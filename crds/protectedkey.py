@@ -46,9 +46,10 @@ class ProtectedKeySpec(Model):
         description="AES-256-GCM encrypts data; ED25519 and ML-DSA-65 (post-quantum, FIPS 204) sign.",
         json_schema_extra=constrained(rule(IMMUTABLE, "spec.algorithm cannot change; make a new ProtectedKey")),
     )
-    origin: Literal["generate", "import"] = Field(
+    origin: Literal["generate", "import", "external"] = Field(
         default="generate",
-        description="generate: made in the key service. import: brought by the custodians (BYOK).",
+        description="generate: made in the key service. import: brought by the custodians (BYOK). "
+        "external: stays in the custodians' own key service (HYOK).",
         json_schema_extra=constrained(rule(IMMUTABLE, "spec.origin cannot change; make a new ProtectedKey")),
     )
     jurisdiction: CountryCode = Field(

@@ -205,6 +205,12 @@ class Attestation(Section):
     nitro: NitroAppraisal = NitroAppraisal()
 
 
+class External(Section):
+    """Custodians' own key services that may be asked for keys: host names. None by default."""
+
+    allowed_hosts: Annotated[tuple[str, ...], Field(max_length=1024)] = ()
+
+
 class Limits(Section):
     """Bounds on what a caller may cost the service."""
 
@@ -229,6 +235,7 @@ class KeyServiceConfig(Section):
     tokens: Annotated[tuple[Token, ...], Field(max_length=256)] = ()
     attestation: Attestation = Attestation()
     limits: Limits = Limits()
+    external: External = External()
     ready_file: Path | None = None  # JSON {"url", "pid"} is written here once the service answers
 
     @field_validator("tokens")

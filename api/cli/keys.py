@@ -15,6 +15,7 @@ import typer
 from api.cli import key_lifecycle
 from api.cli.collateral import collateral
 from api.cli.custody import custodian, policy, sign
+from api.cli.external_keys import external
 from api.cli.key_options import (
     KEY_BYTES,
     Ca,
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.add_typer(custodian, name="custodian")
 app.add_typer(policy, name="policy")
 app.add_typer(collateral, name="collateral")
+app.add_typer(external, name="external")
 app.command("sign")(sign)
 app.command("list")(key_lifecycle.list_keys)
 app.command("rotate")(key_lifecycle.rotate)

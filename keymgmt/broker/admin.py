@@ -36,7 +36,7 @@ class KeyBody(Document):
     uid: Annotated[str, Field(min_length=1, max_length=64)]
     purpose: Annotated[str, Field(min_length=1, max_length=64)] = "data-encryption"
     algorithm: Literal["AES-256-GCM", "ED25519", "ML-DSA-65"] = "AES-256-GCM"
-    origin: Literal["generate", "import"] = "generate"
+    origin: Literal["generate", "import", "external"] = "generate"
     policy_digest: Digest
     jurisdiction: Jurisdiction
     rotation_days: Annotated[int, Field(ge=1, le=3650)] | None = None

@@ -23,6 +23,7 @@ from keymgmt.broker.appraisal import Appraised, AttestRequest, rule_claims
 from keymgmt.broker.challenge import SESSION_ID, SUPPORTED_TEES
 from keymgmt.broker.service import KeyService
 from keymgmt.broker.tokens import TokenInvalid, tee_key_of
+from keymgmt.external.protocol import ExternalRelease
 from keymgmt.lifecycle import releases
 from keymgmt.lifecycle.journal import Change
 from keymgmt.policy.decision import Decision
@@ -173,19 +174,26 @@ class _Guest:
             service.metrics.denials.labels("resource", outcome.decision.reason).inc()
             return kbs.kbs_error(kbs.POLICY_DENY)
         try:
-            released = await service.hsm(
-                "release",
-                sealed=outcome.record.sealed,
-                context=outcome.record.context.as_map(),
-                jwk=tee_key_of(claims),
-            )
+            reply = await self._wrapped(outcome, claims, request)
         except KekkaiError as error:
             # The run is used up: whether the guest got the key is what must never be in doubt.
-            logger.error("an authorised release failed in the worker: %s", error.problem.reason)
+            logger.error("an authorised release failed: %s", error.problem.reason)
             service.metrics.denials.labels("unseal", error.problem.reason).inc()
             return kbs.kbs_error(kbs.PLUGIN_INTERNAL_ERROR, "the key could not be unsealed", 503)
         service.metrics.releases.inc()
-        return Response(released["jwe"], media_type="application/json")
+        return Response(reply, media_type="application/json")
+
+    async def _wrapped(self, outcome: releases.ReleaseOutcome, claims: dict[str, Any], request: Request) -> str | bytes:
+        """The key for the guest: re-wrapped by the worker, or by the custodians who hold it themselves."""
+        service, record, key = self._service, outcome.record, tee_key_of(claims)
+        assert record is not None
+        if outcome.policy is None or outcome.policy.external_key is None:
+            context = record.context.as_map()
+            return str((await service.hsm("release", sealed=record.sealed, context=context, jwk=key))["jwe"])
+        token = await session_token(service, request)
+        proof = await asyncio.to_thread(service.prove, outcome.log_index)
+        asked = ExternalRelease(f"{record.namespace}/{record.name}", record.id, token or "", outcome.entry, proof)
+        return await service.external.ask(outcome.policy.external_key, asked, key["alg"])
 
     def _authorise(self, change: Change, kind: str, wanted: releases.ReleaseRequest) -> releases.ReleaseOutcome:
         if _version_of(kind) < 0:
@@ -195,19 +203,22 @@ class _Guest:
         return releases.authorise(change, wanted, self._service.limiter)
 
 
-async def session_claims(service: KeyService, request: Request) -> dict[str, Any] | None:
-    """Claims of the bearer token, or of the session's; None if there is neither. Raises TokenInvalid."""
+async def session_token(service: KeyService, request: Request) -> str | None:
+    """The bearer token, or the session's; None if there is neither. Nothing is verified."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        session_id = request.cookies.get(paths.KBS_COOKIE, "")
-        if not SESSION_ID.fullmatch(session_id):
-            return None
-        session, now = releases.session_hash(session_id), service.seconds()
-        stored = await service.read(lambda connection: releases.session_token(connection, session, now))
-        if stored is None:
-            return None
-        token = stored
-    return service.token_key.verify(token.strip(), service.seconds())
+    if scheme.lower() == "bearer":
+        return token.strip()
+    session_id = request.cookies.get(paths.KBS_COOKIE, "")
+    if not SESSION_ID.fullmatch(session_id):
+        return None
+    session, now = releases.session_hash(session_id), service.seconds()
+    return await service.read(lambda connection: releases.session_token(connection, session, now))
+
+
+async def session_claims(service: KeyService, request: Request) -> dict[str, Any] | None:
+    """Claims of the request's token; None if it has none. Raises TokenInvalid."""
+    token = await session_token(service, request)
+    return None if token is None else service.token_key.verify(token, service.seconds())
 
 
 async def log_invalid_token(service: KeyService, request: Request, error: TokenInvalid, wanted: str) -> None:

@@ -79,8 +79,10 @@ class KeyAdmin:
 
     async def _create(self, spec: KeySpec) -> KeyRecord:
         service = self._service
-        _, custodian_set = await service.read(lambda connection: acts.check_policy(connection, spec))
+        signed, custodian_set = await service.read(lambda connection: acts.check_policy(connection, spec))
         key_id = f"{spec.namespace}/{spec.name}/{secrets.token_hex(8)}"
+        if signed.policy.external_key is not None:
+            service.external.require_allowed(signed.policy.external_key)
         made: dict[str, Any] = {"sealed": b"", "hsm_key_id": b""}
         if spec.origin == "generate":
             made = await service.hsm("generate", context=_new_context(spec, key_id, custodian_set))
@@ -122,6 +124,12 @@ class KeyAdmin:
         """Make the next version of a generated key. Raises Conflict for an imported one."""
         record = await self.get(namespace, name)
         if record.origin != "generate":
+            if record.origin == "external":
+                raise Conflict(
+                    "the key stays with its custodians, who rotate it in their own service",
+                    where=f"{namespace}/{name}",
+                    reason="ExternalKey",
+                )
             raise Conflict(
                 "an imported key is rotated by its custodians",
                 where=f"{namespace}/{name}",

@@ -23,6 +23,7 @@ from keymgmt.broker.challenge import Challenger
 from keymgmt.broker.metrics import Metrics
 from keymgmt.broker.tokens import TokenKey
 from keymgmt.config import KeyServiceConfig
+from keymgmt.external.ask import ExternalKeys
 from keymgmt.lifecycle import grants, releases
 from keymgmt.lifecycle import keys as key_acts
 from keymgmt.lifecycle.database import SqlLeaves, open_database
@@ -32,6 +33,7 @@ from keymgmt.lifecycle.schema import meta
 from keymgmt.transparency.log import TransparencyLog
 from keymgmt.transparency.note import VerifierKey
 from keymgmt.transparency.sequencer import Sequencer
+from keymgmt.transparency.verify import prove
 from keymgmt.wrapping.client import WorkerClient
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class KeyService:
     ) -> None:
         self.config = config
         self.metrics = Metrics()
+        self.external = ExternalKeys(config.external.allowed_hosts)
         self._clock = clock
         self.worker = worker
         self.limiter = DenialLimiter(config.limits.denials_per_second, config.limits.denials_burst, time.monotonic)
@@ -120,6 +123,11 @@ class KeyService:
         grants.forget_expired(change, int(change.now.timestamp()))
         releases.forget_expired(change, int(change.now.timestamp()))
         releases.log_suppressed(change, self.limiter)
+
+    def prove(self, index: int) -> bytes:
+        """The offline proof of an entry (c2sp.org/tlog-proof@v1)."""
+        log = self.sequencer.log
+        return prove(log.files, log.key, index)
 
     def readiness(self) -> dict[str, str]:
         """What keeps the service from releasing keys now; empty if nothing does."""

@@ -52,7 +52,7 @@ def open_grant(change: Change, use: Use, limiter: DenialLimiter) -> ReleaseOutco
     if record is not None and held(change.connection, record, use, now):
         return ReleaseOutcome.of(record)
     outcome = authorise(change, request, limiter, entries.TRANSIT_OPENED)
-    if outcome.record is not None:
+    if outcome.record is not None and outcome.policy is not None:
         mine = (grants.c.session == request.session, grants.c.key_id == outcome.record.id)
         change.connection.execute(delete(grants).where(*mine))
         change.connection.execute(
@@ -60,7 +60,7 @@ def open_grant(change: Change, use: Use, limiter: DenialLimiter) -> ReleaseOutco
                 session=request.session,
                 key_id=outcome.record.id,
                 policy_digest=outcome.record.policy_digest,
-                operations=",".join(outcome.operations),
+                operations=",".join(outcome.policy.operations),
                 expires=use.expires,
             )
         )

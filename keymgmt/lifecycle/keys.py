@@ -67,17 +67,27 @@ def check_policy(connection: Connection, spec: KeySpec) -> tuple[SignedPolicy, s
             where=where,
             reason="JurisdictionMismatch",
         )
+    if (spec.origin == "external") != (signed.policy.external_key is not None):
+        raise Conflict(
+            "a key of origin external needs a policy with externalKey, and no other may have one",
+            where=f"{where}.origin",
+            fix="have the custodians sign a policy that fits the key's origin",
+            reason="OriginMismatch",
+        )
     return signed, custodian_set
 
 
 def create(
     change: Change, spec: KeySpec, key_id: str, custodian_set: str, sealed: bytes, hsm_key_id: bytes
 ) -> KeyRecord:
-    """File a new key; without sealed bytes it awaits its import. Raises Conflict if the name is taken."""
+    """File a new key; without sealed bytes it awaits its import, unless it stays with its custodians.
+
+    Raises Conflict if the name is taken.
+    """
     connection = change.connection
     if find(connection, spec.namespace, spec.name) is not None:
         raise Conflict("the key was made meanwhile", where=f"{spec.namespace}/{spec.name}", fix="retry")
-    state = KeyState.ACTIVE if sealed else KeyState.PRE_ACTIVATION
+    state = KeyState.ACTIVE if sealed or spec.origin == "external" else KeyState.PRE_ACTIVATION
     index = change.log(
         entries.KEY_CREATED,
         {

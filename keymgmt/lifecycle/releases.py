@@ -19,7 +19,7 @@ from keymgmt.lifecycle.schema import keys, log_leaves, sessions
 from keymgmt.lifecycle.versions import find_version
 from keymgmt.policy.custodians import require_quorum
 from keymgmt.policy.decision import Decision, KeyFacts, decide
-from keymgmt.policy.documents import SignedPolicy
+from keymgmt.policy.documents import ReleasePolicy, SignedPolicy
 from keymgmt.transparency import entries
 from keymgmt.transparency.entries import decode_entry
 
@@ -53,7 +53,8 @@ class ReleaseOutcome:
     decision: Decision
     record: KeyRecord | None = None
     log_index: int = -1
-    operations: tuple[str, ...] = ()  # that the policy allows
+    policy: ReleasePolicy | None = None  # that allowed it
+    entry: bytes = b""  # as logged
 
     @classmethod
     def of(cls, record: KeyRecord) -> ReleaseOutcome:
@@ -103,7 +104,7 @@ def authorise(
         return ReleaseOutcome(decision, None, index)
     count = record.policy_releases + 1
     change.connection.execute(_COUNT_RELEASE, {"key": record.id})
-    operations = tuple(_authentic_policy(change, record).policy.operations)
+    policy = _authentic_policy(change, record).policy
     index = change.log(
         kind,
         {
@@ -115,11 +116,11 @@ def authorise(
             "policy": record.policy_digest,
             "count": count,
             "jurisdiction": record.jurisdiction,
-            **({"operations": list(operations)} if kind == entries.TRANSIT_OPENED else {}),
+            **({"operations": policy.operations} if kind == entries.TRANSIT_OPENED else {}),
         },
         (request.namespace, request.name),
     )
-    return ReleaseOutcome(decision, record, index, operations)
+    return ReleaseOutcome(decision, record, index, policy, change.leaves[-1]["data"])
 
 
 def deny(change: Change, request: ReleaseRequest, decision: Decision, limiter: DenialLimiter, tenant: str) -> int:

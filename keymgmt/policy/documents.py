@@ -29,6 +29,13 @@ MAX_RELEASES = 1_000_000_000
 D = TypeVar("D", bound=Document)
 
 
+class ExternalKey(Document):
+    """The custodians' own key service (HYOK). `certificate`: PEM, the only one that its TLS may rest on."""
+
+    url: Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(/[A-Za-z0-9._/-]{0,128})?$")]
+    certificate: Annotated[str, Field(min_length=1, max_length=16384)]
+
+
 class ReleasePolicy(Document):
     """`kekkai.dev/release-policy/v1`: when, where, to whom and how often keys may be released."""
 
@@ -41,6 +48,7 @@ class ReleasePolicy(Document):
     not_after: Moment
     jurisdiction: Jurisdiction
     operations: Annotated[list[Operation], Field(min_length=1, max_length=5, default_factory=_release_alone)]
+    external_key: ExternalKey | None = None
     replaces: Digest | None = None
 
     @field_validator("not_before", "not_after")
@@ -53,6 +61,8 @@ class ReleasePolicy(Document):
     def _sound(self) -> ReleasePolicy:
         if not self.begins < self.ends:
             raise ValueError("notAfter is not after notBefore")
+        if self.external_key is not None and self.operations != ["release"]:
+            raise ValueError("a key that stays with its custodians is only released: operations must be [release]")
         if len(set(self.keys)) != len(self.keys):
             raise ValueError("a key is listed twice")
         return self

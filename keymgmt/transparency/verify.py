@@ -248,6 +248,15 @@ def prove(reader: TileReader, key: VerifierKey, index: int) -> bytes:
     return ("\n".join(lines) + "\n\n").encode() + signed
 
 
+def proved_index(proof: bytes) -> int:
+    """The index that a proof speaks of. Raises NoteInvalid. `check_proof` tells whether it holds."""
+    lines = proof.partition(b"\n\n")[0].decode("utf-8", "replace").split("\n")
+    name, _, number = lines[1].partition(" ") if len(lines) > 1 else ("", "", "")
+    if lines[0] != _PROOF_HEADER or name != "index" or not number.isascii() or not number.isdigit():
+        raise NoteInvalid("malformed tlog-proof")
+    return int(number)
+
+
 def check_proof(proof: bytes, entry: bytes, key: VerifierKey) -> Checkpoint:
     """Verify a proof made by `prove` for the entry's bytes. Raises NoteInvalid. Returns the checkpoint."""
 

@@ -75,6 +75,13 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
     return b64url(digest.finalize())
 
 
+def raw_point(jwk: Mapping[str, Any]) -> bytes:
+    """The uncompressed point (65 bytes) of a P-256 public key. Raises TeeKeyInvalid."""
+    if jwk.get("kty") != "EC" or jwk.get("crv") != "P-256":
+        raise TeeKeyInvalid("an EC P-256 key is expected", where="jwk")
+    return b"\x04" + _raw(jwk, "x", 32) + _raw(jwk, "y", 32)
+
+
 def b64url(data: bytes) -> str:
     """base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
