@@ -25,6 +25,8 @@ def choose(
     spec: FlowSpec, memory: FlowMemory, seen: Observation, demand: Demand, soft: int, blind: tuple[str, ...]
 ) -> tuple[Classes, FlowMemory]:
     """`soft`: replicas that suffice with the dead band on top; `blind`: signals without a usable sample."""
+    if blind:
+        memory = replace(memory, began=seen.now)  # what was not seen is no reason to shrink
     memory = _remember(spec, memory, seen, demand)
     peak = Demand(
         max(soft, demand.replicas),

@@ -18,6 +18,7 @@ LEVEL_SECONDS = 30.0
 TREND_SECONDS = 120.0
 DAMPING_SECONDS = 90.0
 HISTORY_SECONDS = 2400.0
+MOST_BEYOND = 1.5  # times the highest demand of the history: a trend is not followed further
 _FEW = 8  # misses; with fewer the margin is a guess
 _FIRST_MARGIN = 0.25
 _NEAREST = 0.4  # of the misses
@@ -46,13 +47,14 @@ def point(forecast: Forecast, horizon: float) -> float:
 
 
 def upper(forecast: Forecast, horizon: float, quantile: float) -> float:
-    """The demand that will not be exceeded then in `quantile` of the cases."""
+    """The demand that will not be exceeded then in `quantile` of the cases, within reason."""
     expected = point(forecast, horizon)
     if len(forecast.misses) < _FEW:
         return expected * (1 + _FIRST_MARGIN)
     nearest = sorted(forecast.misses, key=lambda miss: (abs(miss[1] - expected), -miss[0]))
     kept = nearest[: max(_FEW, math.ceil(_NEAREST * len(nearest)))]
-    return max(0.0, expected + quantile_of([miss[2] for miss in kept], quantile))
+    seen = max(max(miss[1] + miss[2] for miss in forecast.misses), forecast.level)
+    return min(max(0.0, expected + quantile_of([miss[2] for miss in kept], quantile)), MOST_BEYOND * seen)
 
 
 def quantile_of(values: Sequence[float], quantile: float) -> float:

@@ -17,6 +17,7 @@ LEAST_SHARE, MOST_SHARE = 0.3, 0.97
 FARTHEST = 8.0  # times the user's guess, either way
 _GAIN = 0.15
 _DOWN, _UP = 0.96, 1.004
+_TRIED, _PROBE = 0.6, 1.01
 
 
 def first(capacity: float) -> Knee:
@@ -46,6 +47,8 @@ def judged(knee: Knee, load: float, within: bool) -> Knee:
         return replace(knee, share=max(LEAST_SHARE, knee.share * _DOWN))
     if within and load > knee.saturated:
         return replace(knee, saturated=knee.saturated + _GAIN * (load - knee.saturated))
-    if within and load >= 0.95 * planned:
+    if within and load >= _TRIED * planned:
+        if not knee.measured:
+            return replace(knee, saturated=knee.saturated * _PROBE)
         return replace(knee, share=min(MOST_SHARE, knee.share * _UP))
     return knee
