@@ -198,7 +198,10 @@ class Repair(Model):
 
     enabled: bool = Field(default=True, description="Whether ill machines are cordoned, drained and replaced.")
     join_timeout_seconds: int = Field(
-        default=1800, ge=30, le=86400, description="A machine that is not ready so long after it was asked for is ill."
+        default=900,
+        ge=30,
+        le=86400,
+        description="A machine that is not ready so long after its launch, its boot time added, is given up.",
     )
     not_ready_seconds: int = Field(default=600, ge=0, le=86400, description="Patience with a node that is not Ready.")
     devices_missing_seconds: int = Field(default=600, ge=0, le=86400, description="Patience with missing devices.")

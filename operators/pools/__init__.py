@@ -6,21 +6,30 @@ must not decide how many machines there are: that is the plan's.
 
 from __future__ import annotations
 
+import time
+
 from operators.planning.feed import Feed
+from operators.pools.backoff import Backoff
 from operators.pools.controller import PoolController, SiteController
+from operators.pools.leaks import LeakController
 from operators.pools.machines import MachineController
 from operators.pools.ordering import Ordering
-from operators.pools.providers import Providers
+from operators.pools.providers import Provider, Providers
 from operators.pools.providers.kwok import KwokProvider
+from operators.pools.providers.redfish import RedfishProvider
+from operators.pools.providers.watched import Watched
 from operators.runtime import Cluster, Controller, Stores
 
 
 def controllers(cluster: Cluster, stores: Stores, feed: Feed) -> list[Controller]:
     """The controllers of this operator, to be run beside the planner over the same feed."""
-    providers = Providers([KwokProvider(cluster, stores)])
+    made: list[Provider] = [KwokProvider(cluster, stores), RedfishProvider(cluster, stores)]
+    providers = Providers(Watched(provider) for provider in made)
+    backoff = Backoff(time.monotonic)
     return [
-        Ordering(cluster, stores, feed.decisions),
-        MachineController(cluster, stores, providers),
+        Ordering(cluster, stores, feed.decisions, backoff),
+        MachineController(cluster, stores, providers, backoff),
+        LeakController(cluster, stores, providers),
         PoolController(cluster, stores, feed, providers),
         SiteController(cluster, stores),
     ]

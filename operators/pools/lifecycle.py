@@ -5,13 +5,14 @@ from __future__ import annotations
 from crds.conditions import DRAINED, INITIALIZED, LAUNCHED, READY, REGISTERED, find
 from operators.pools.drain import drain
 from operators.pools.initialization import initialize
-from operators.pools.launch import launch
-from operators.pools.registration import register
+from operators.pools.launch import THROTTLED, launch
+from operators.pools.registration import NODE_GONE, register
 from operators.pools.removal import remove
 from operators.pools.scope import Scope
 from scheduler.objects.fleet_objects import node_ready
 
-BOOT_DEADLINE = 900.0  # seconds from the Machine's creation; after that another is made
+BOOT_DEADLINE = 900.0  # seconds beyond the boot time, where the pool does not say; after that another is made
+LOST_DEADLINE = 300.0  # seconds that a Node may be gone while the provider still has the machine
 
 
 async def advance(scope: Scope) -> float | None:
@@ -21,17 +22,38 @@ async def advance(scope: Scope) -> float | None:
 
 async def _come(scope: Scope) -> float | None:
     again = await launch(scope)
-    await register(scope)
+    again = await register(scope) or again
     await initialize(scope)
     if find(scope.conditions, DRAINED) is None:
         scope.set(DRAINED, False, "InUse", "")
-    boot = int(_boot_seconds(scope)) + BOOT_DEADLINE
-    if not scope.is_true(INITIALIZED) and scope.age() > boot and not scope.doomed:
-        scope.doomed = f"it did not start within {boot:.0f} s"
-    elif not scope.is_true(INITIALIZED) and again is None:
-        again = max(1.0, boot - scope.age())
+    left = _patience(scope)
+    if left is not None and left <= 0 and not scope.doomed:
+        scope.doomed = f"it did not start within {_deadline(scope):.0f} s"
+        if scope.node_name:
+            scope.doomed = f"node {scope.node_name} has been gone for {LOST_DEADLINE:.0f} s"
+    elif left is not None:
+        again = min(again or left, max(1.0, left))
     _sum_up(scope)
     return again
+
+
+def _patience(scope: Scope) -> float | None:
+    """Seconds that it still has to get ready, None when there is nothing to wait for."""
+    if scope.is_true(INITIALIZED):
+        lost = find(scope.conditions, REGISTERED)
+        gone = lost is not None and lost["reason"] == NODE_GONE
+        return LOST_DEADLINE - scope.since(REGISTERED) if gone else None
+    if scope.is_true(LAUNCHED):
+        return _deadline(scope) - scope.since(LAUNCHED)
+    held = find(scope.conditions, LAUNCHED)
+    if held is not None and held["reason"] == THROTTLED:
+        return None  # it waits for its turn, which is nobody's fault
+    return _deadline(scope) - scope.age()
+
+
+def _deadline(scope: Scope) -> float:
+    repair = ((scope.pool or {}).get("spec") or {}).get("repair") or {}
+    return float(_boot_seconds(scope) + repair.get("joinTimeoutSeconds", BOOT_DEADLINE))
 
 
 async def _leave(scope: Scope) -> float | None:
@@ -61,4 +83,4 @@ def _sum_up(scope: Scope) -> None:
 
 def _boot_seconds(scope: Scope) -> float:
     provider = ((scope.pool or {}).get("spec") or {}).get("provider") or {}
-    return float((provider.get("kwok") or {}).get("bootSeconds", 0))
+    return max((float((one or {}).get("bootSeconds", 0)) for one in provider.values()), default=0.0)

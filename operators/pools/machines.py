@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from crds.conditions import INITIALIZED, LAUNCHED, is_true
 from crds.errors import NotFound
-from crds.labels import FINALIZER, MACHINE, MANAGER_POOLS
+from crds.labels import FINALIZER, MANAGER_POOLS
+from operators.pools.backoff import Backoff
+from operators.pools.leaks import machine_of
 from operators.pools.lifecycle import advance
 from operators.pools.providers import Provider, Providers
 from operators.pools.providers.protocol import token_of
@@ -22,7 +25,6 @@ from operators.runtime import (
     Key,
     Stores,
     Touches,
-    WorkQueue,
     add_finalizer,
     drop_finalizer,
     write_status,
@@ -31,9 +33,12 @@ from operators.runtime import (
 Object = Mapping[str, Any]
 log = logging.getLogger(__name__)
 REPLACED = Counter("kekkai_machines_replaced_total", "Machines given up because they vanished or never started.")
-LEAKED = Counter("kekkai_machines_leaked_total", "Provider instances without a Machine that were removed.")
-_LEAK_SWEEP = 60.0  # seconds between two full looks at each provider
-SWEEP: Key = ("", "*")
+JOINED = Histogram(
+    "kekkai_machine_join_seconds",
+    "Time from a Machine's creation until it is initialized.",
+    ["pool"],
+    buckets=(1, 5, 15, 30, 60, 120, 300, 600, 1800),
+)
 
 
 class MachineController:
@@ -42,30 +47,37 @@ class MachineController:
     name = "machines"
     workers = 32
 
-    def __init__(self, cluster: Cluster, stores: Stores, providers: Providers) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        stores: Stores,
+        providers: Providers,
+        backoff: Backoff,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.cluster = cluster
         self.stores = stores
         self.providers = providers
+        self.backoff = backoff
+        self._clock = clock
+        self._asked: dict[str, dict[str, float]] = {}  # machine → what its provider was asked, and when
         self.machines, self.pools = stores.watch("Machine"), stores.watch("AcceleratorPool")
         self.nodes, self.pods = stores.watch("Node"), stores.watch("Pod")
         self._of_pool = self.machines.index("pool", lambda machine: (machine["spec"]["pool"],))
         self._starting = self.machines.index("starting", _starting)
         self._on_node = self.pods.index("node", _node_of_pod)
-        self._node_of = self.nodes.index("machine", lambda node: tuple(name for _, name in _machine_of(node)))
+        self._node_of = self.nodes.index("machine", lambda node: tuple(name for _, name in machine_of(node)))
         self.watches: Mapping[str, Touches] = {
             "Machine": lambda obj: (_key(obj),),
-            "Node": _machine_of,
+            "Node": machine_of,
             "Pod": self._going_under,
             "AcceleratorPool": self._waiting_for_pool,
         }
 
-    def attach(self, queue: WorkQueue[Key]) -> None:
-        queue.add_after(SWEEP, 5.0)
-
     def _going_under(self, pod: Object) -> Iterable[Key]:
         """A pod matters only while its node's machine is going."""
         node = self.nodes.get((pod.get("spec") or {}).get("nodeName") or "")
-        for key in _machine_of(node) if node is not None else ():
+        for key in machine_of(node) if node is not None else ():
             machine = self.machines.get(key[1])
             if machine is not None and machine["metadata"].get("deletionTimestamp"):
                 yield key
@@ -75,21 +87,24 @@ class MachineController:
         return (_key(machine) for machine in found if not is_true(machine, LAUNCHED))
 
     async def reconcile(self, key: Key) -> float | None:
-        if key == SWEEP:
-            return await self._sweep()
         machine = self.machines.get(key[1])
         if machine is None:
-            await self._collect(key[1])
+            self._asked.pop(key[1], None)
             return None
         scope = self._look(machine)
         if not scope.going:
             machine = scope.machine = await add_finalizer(self.cluster, self.stores, machine, FINALIZER, MANAGER_POOLS)
         again = await advance(scope)
+        if scope.is_true(INITIALIZED) and not is_true(machine, INITIALIZED):
+            JOINED.labels(scope.pool_name).observe(scope.age())
+            self.backoff.succeeded(scope.name)
         if not scope.gone:
             await write_status(self.cluster, self.stores, machine, scope.status(), MANAGER_POOLS)
         if scope.doomed:
             log.warning("machine %s is given up: %s", scope.name, scope.doomed)
             REPLACED.inc()
+            if not scope.is_true(INITIALIZED):
+                self.backoff.failed(scope.name)
             await self.cluster.delete(RESOURCES["Machine"], scope.name, uid=machine["metadata"]["uid"])
         if scope.gone:
             newest = self.machines.get(scope.name) or machine
@@ -114,6 +129,8 @@ class MachineController:
             node=node,
             pods=self._on_node.get(node["metadata"]["name"]) if node is not None else [],
             starting=self._starting.count(machine["spec"]["pool"]),
+            ticks=self._clock(),
+            asked=self._asked.setdefault(machine["metadata"]["name"], {}),
         )
 
     def _provider(self, pool: Object | None, provider_id: str) -> Provider | None:
@@ -124,42 +141,10 @@ class MachineController:
         except NotFound:
             return None
 
-    async def _collect(self, name: str) -> None:
-        """Nodes that say they are this Machine, which does not exist: they leaked. Checked against the server."""
-        nodes = self._node_of.get(name)
-        if not nodes or await self.cluster.get(RESOURCES["Machine"], name) is not None:
-            return
-        for node in nodes:
-            await self._take_back(node["spec"].get("providerID", ""))
-
-    async def _sweep(self) -> float:
-        """Instances whose Machine is gone or has another token."""
-        for provider in self.providers:
-            for instance in await provider.list():
-                machine = self.machines.get(instance.machine)
-                if machine is not None and machine["spec"]["clientToken"] == instance.client_token:
-                    continue
-                live = await self.cluster.get(RESOURCES["Machine"], instance.machine) if instance.machine else None
-                if live is None or live["spec"]["clientToken"] != instance.client_token:
-                    await self._take_back(instance.provider_id)
-        return _LEAK_SWEEP
-
-    async def _take_back(self, provider_id: str) -> None:
-        provider = self.providers.of_id(provider_id)
-        if provider is not None:
-            log.warning("instance %s has no Machine: it is removed", provider_id)
-            LEAKED.inc()
-            await provider.delete(token_of(provider_id))
-
 
 def _starting(machine: Object) -> tuple[str, ...]:
     coming = is_true(machine, LAUNCHED) and not is_true(machine, INITIALIZED)
     return (machine["spec"]["pool"],) if coming and not machine["metadata"].get("deletionTimestamp") else ()
-
-
-def _machine_of(node: Object) -> tuple[Key, ...]:
-    name = (node["metadata"].get("labels") or {}).get(MACHINE)
-    return (("", name),) if name else ()
 
 
 def _node_of_pod(pod: Object) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from crds.labels import API_VERSION, FINALIZER, MANAGED_BY, MANAGED_BY_VALUE, MANAGER_POOLS, POOL
 from operators.planning.decisions import Decisions
+from operators.pools.backoff import Backoff
 from operators.runtime import RESOURCES, ApiFault, Cluster, Key, Stores, Touches, WorkQueue
 from scheduler import MachineRequest
 
@@ -22,10 +23,11 @@ class Ordering:
     name = "ordering"
     workers = 16
 
-    def __init__(self, cluster: Cluster, stores: Stores, decisions: Decisions) -> None:
+    def __init__(self, cluster: Cluster, stores: Stores, decisions: Decisions, backoff: Backoff) -> None:
         self.cluster = cluster
         self.stores = stores
         self.decisions = decisions
+        self.backoff = backoff
         self.machines, self.pools = stores.watch("Machine"), stores.watch("AcceleratorPool")
         self.watches: Mapping[str, Touches] = {}
         self._queue: WorkQueue[Key] | None = None
@@ -44,6 +46,9 @@ class Ordering:
             await self._remove(name)
         request = self.decisions.requests.get(name)
         if request is not None:
+            wait = self.backoff.wait(name)
+            if wait > 0:
+                return wait  # meanwhile it lies on the desk, where the plan counts it as coming
             await self._make(request)
             self.decisions.requests.pop(name, None)
             self.decisions.tell("machine-void", name)

@@ -8,12 +8,13 @@ back under its name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from crds.labels import HOSTNAME, MACHINE, MANAGED_BY, MANAGED_BY_VALUE, MANAGER_POOLS
+from crds.labels import HOSTNAME, MACHINE, MANAGED_BY, MANAGED_BY_VALUE, MANAGER_POOLS, POOL
 from operators.pools.providers.protocol import Instance, OrderRefused, ProviderError, ProviderOrder, token_of
 from operators.runtime import RESOURCES, ApiFault, Cluster, Stores
+from scheduler.objects.fleet_objects import seconds
 
 _FAKE = {"kwok.x-k8s.io/node": "fake"}
 _BOOT_SECONDS = "kekkai.dev/emulated-boot-seconds"
@@ -46,11 +47,11 @@ class KwokProvider:
         self._stores.observe(made)
         return _instance(made)
 
-    async def get(self, client_token: str) -> Instance | None:
+    async def get(self, pool: str, client_token: str) -> Instance | None:
         found = await self._read(client_token)
         return _instance(found) if found is not None and _is_ours(found) else None
 
-    async def delete(self, client_token: str) -> bool:
+    async def delete(self, pool: str, client_token: str) -> bool:
         found = await self._read(client_token)
         if found is None or not _is_ours(found):
             return True
@@ -63,8 +64,11 @@ class KwokProvider:
             self._nodes.forget(found)
         return left is None
 
-    async def list(self) -> list[Instance]:
-        return [_instance(found) for found in self._nodes if _is_ours(found)]
+    async def list(self) -> Iterable[tuple[str, Instance]]:
+        return [(_pool_of(found), _instance(found)) for found in self._nodes if _is_ours(found)]
+
+    async def price(self, pool: Mapping[str, Any]) -> float | None:
+        return None
 
     async def _read(self, name: str) -> dict[str, Any] | None:
         try:
@@ -95,9 +99,18 @@ def node(order: ProviderOrder) -> dict[str, Any]:
 
 
 def _instance(found: Mapping[str, Any]) -> Instance:
-    provider_id = found["spec"]["providerID"]
-    labels = found["metadata"].get("labels") or {}
-    return Instance(provider_id, token_of(provider_id), labels.get(MACHINE, ""))
+    provider_id, meta = found["spec"]["providerID"], found["metadata"]
+    return Instance(
+        provider_id,
+        token_of(provider_id),
+        (meta.get("labels") or {}).get(MACHINE, ""),
+        created_at=seconds(meta.get("creationTimestamp")),
+        node=meta["name"],
+    )
+
+
+def _pool_of(found: Mapping[str, Any]) -> str:
+    return str((found["metadata"].get("labels") or {}).get(POOL, ""))
 
 
 def _is_ours(found: Mapping[str, Any]) -> bool:

@@ -92,16 +92,19 @@ class MemoryProvider:
         made = Instance(f"kwok://tokyo/{order.client_token}", order.client_token, order.machine)
         return self.instances.setdefault(order.client_token, made)
 
-    async def get(self, client_token: str) -> Instance | None:
+    async def get(self, pool: str, client_token: str) -> Instance | None:
         return self.instances.get(client_token)
 
-    async def delete(self, client_token: str) -> bool:
+    async def delete(self, pool: str, client_token: str) -> bool:
         self.calls.append(f"delete {client_token}")
         self.instances.pop(client_token, None)
         return True
 
-    async def list(self) -> list[Instance]:
-        return list(self.instances.values())
+    async def list(self) -> list[tuple[str, Instance]]:
+        return [("h200", one) for one in self.instances.values()]
+
+    async def price(self, pool: Any) -> float | None:
+        return None
 
 
 class Writes:

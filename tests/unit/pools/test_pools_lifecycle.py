@@ -8,7 +8,7 @@ from crds.conditions import find
 from crds.labels import DRAIN_TAINT, STARTUP_TAINT
 from operators.pools.drain import DEADLINE, to_leave
 from operators.pools.lifecycle import BOOT_DEADLINE, advance
-from operators.pools.providers import OutOfCapacity
+from operators.pools.providers import Instance, OutOfCapacity, ProviderError
 from operators.pools.scope import Scope
 from tests.unit.pools.pool_objects import MemoryProvider, Writes, machine, node, pool, scope
 
@@ -99,12 +99,68 @@ async def test_a_vanished_node_dooms_the_machine_only_if_the_provider_agrees() -
 
 
 async def test_a_machine_that_never_starts_is_given_up() -> None:
-    one = scope(machine("Launched", providerID="kwok://tokyo/h200-0-abc"), now=later(BOOT_DEADLINE + 60))
+    provider = MemoryProvider()
+    await advance(scope(machine(), provider, now=CREATED))
+    launched = machine("Launched", providerID="kwok://tokyo/h200-0-abc")
+    one = scope(launched, provider, now=later(BOOT_DEADLINE + 60))
     await advance(one)
     assert "did not start" in one.doomed
-    early = scope(machine("Launched", providerID="kwok://tokyo/h200-0-abc"), now=later(10))
+    early = scope(launched, provider, now=later(10))
     assert await advance(early) is not None
     assert early.doomed == ""
+
+
+async def test_patience_counts_from_the_launch_and_not_while_it_waits_for_its_turn() -> None:
+    throttled = scope(machine(), MemoryProvider(), starting=2, now=later(BOOT_DEADLINE * 9))
+    await advance(throttled)
+    assert throttled.doomed == ""
+    provider = MemoryProvider()
+    provider.failure = OutOfCapacity("no H200 today")
+    never = scope(machine(), provider, now=later(BOOT_DEADLINE + 60))
+    await advance(never)
+    assert "did not start" in never.doomed
+
+
+async def test_one_that_the_provider_lost_before_it_joined_is_given_up() -> None:
+    one = scope(machine("Launched", providerID="kwok://tokyo/h200-0-abc"), MemoryProvider(), now=later(10))
+    await advance(one)
+    assert "no more" in one.doomed
+
+
+async def test_one_that_failed_at_the_provider_is_given_up_with_its_words() -> None:
+    provider = MemoryProvider()
+    failed = Instance("kwok://tokyo/h200-0-abc", "h200-0-abc", "h200-0", state="failed", fault="fan 3 stands still")
+    provider.instances["h200-0-abc"] = failed
+    one = scope(machine(), provider, now=CREATED)
+    await advance(one)
+    assert one.doomed == "fan 3 stands still"
+
+
+async def test_a_provider_that_does_not_answer_dooms_nothing() -> None:
+    up = machine("Launched", "Registered", "Initialized", providerID="kwok://tokyo/h200-0-abc", nodeName="h200-0-abc")
+
+    class Silent(MemoryProvider):
+        async def get(self, pool: str, client_token: str) -> Instance | None:
+            raise ProviderError("503")
+
+    lost = scope(up, Silent(), now=later(10))
+    assert await advance(lost) is not None
+    assert lost.doomed == ""
+    assert condition(lost, "Registered") == ("False", "NodeGone")
+
+
+async def test_a_server_known_only_by_its_uuid_is_adopted_unless_it_is_from_an_earlier_life() -> None:
+    for born, adopted in (("2026-01-01T00:00:30Z", True), ("2025-12-31T23:00:00Z", False)):
+        bare = node(providerID="")
+        bare["metadata"]["creationTimestamp"] = born
+        bare["status"]["nodeInfo"] = {"systemUUID": "ABCD"}
+        provider = MemoryProvider()
+        known = Instance("redfish://h200/a/h200-0-abc", "h200-0-abc", "h200-0", system_uuid="abcd")
+        provider.instances["h200-0-abc"] = known
+        one = scope(machine("Launched"), provider, node=bare, now=later(60))
+        await advance(one)
+        patches = [what for kind, _, what in one.cluster.done if kind == "merge"]  # type: ignore[attr-defined]
+        assert ({"spec": {"providerID": "redfish://h200/a/h200-0-abc"}} in patches) is adopted
 
 
 async def test_drain_closes_the_node_and_evicts() -> None:
