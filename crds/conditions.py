@@ -21,6 +21,7 @@ READY = "Ready"
 LAUNCHED, REGISTERED, INITIALIZED, DRAINED = "Launched", "Registered", "Initialized", "Drained"
 # Workload
 ADMITTED, PODS_READY, EVICTED, FINISHED = "Admitted", "PodsReady", "Evicted", "Finished"
+DATA_FLOW_SIGNAL, DATA_FLOW_APPLIED = "DataFlowSignal", "DataFlowApplied"
 # ProtectedKey
 SEALED, POLICY_ACCEPTED = "Sealed", "PolicyAccepted"
 

@@ -47,6 +47,9 @@ MIN_COUNT = f"{GROUP}/min-count"  # pods with which it may start
 SPREAD = f"{GROUP}/spread"  # topology level over which its pods are spread
 DEVICE_MILLI = f"{GROUP}/device-milli"  # thousandths of one device
 
+# Services.
+BANDWIDTH_CLASS = f"{GROUP}/bandwidth-class"  # annotation on a running pod: the fabric class that it shall have
+
 # Plain pods that belong together.
 POD_GROUP = f"{GROUP}/pod-group"  # label: the group's name
 POD_GROUP_COUNT = f"{GROUP}/pod-group-count"  # annotation: how many pods it has
@@ -57,6 +60,7 @@ FINALIZER = f"{GROUP}/cleanup"
 MANAGER_POOLS = "kekkai-pools"
 MANAGER_TENANTS = "kekkai-tenants"
 MANAGER_WORKLOADS = "kekkai-workloads"
+MANAGER_DATA_FLOW = "kekkai-data-flow"
 MANAGER_KEYS = "kekkai-keys"
 
 # Who may unsuspend, ungate and label: a ServiceAccount in production, a client

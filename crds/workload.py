@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from crds.conditions import Condition
+from crds.dataflow import DataFlowStatus, ServiceWork
 from crds.meta import (
     IMMUTABLE,
     AcceleratorClass,
@@ -167,8 +168,8 @@ class WorkloadSpec(Model):
 
     model_config = checked(
         rule(
-            "(has(self.ref) ? 1 : 0) + (has(self.job) ? 1 : 0) == 1",
-            "spec: give exactly one of spec.job and spec.ref",
+            "(has(self.ref) ? 1 : 0) + (has(self.job) ? 1 : 0) + (has(self.service) ? 1 : 0) == 1",
+            "spec: give exactly one of spec.job, spec.service and spec.ref",
         ),
         rule(
             "!has(oldSelf.ref) || (has(self.ref) && self.ref == oldSelf.ref)",
@@ -177,6 +178,10 @@ class WorkloadSpec(Model):
         rule(
             "!has(oldSelf.job) || (has(self.job) && self.job == oldSelf.job)",
             "spec.job cannot change once it is queued; delete the Workload and make another",
+        ),
+        rule(
+            "!has(oldSelf.service) || (has(self.service) && self.service.target == oldSelf.service.target)",
+            "spec.service.target cannot change; delete the Workload and make another",
         ),
         rule(
             "!has(self.accelerators) || self.accelerators.all(a, self.accelerators.exists_one(b, b.type == a.type))",
@@ -189,6 +194,7 @@ class WorkloadSpec(Model):
     )
     ref: ObjectRef | None = Field(default=None, description="Written by the operator: the object this one shadows.")
     job: JobTemplate | None = Field(default=None, description="A Job to make.")
+    service: ServiceWork | None = Field(default=None, description="A service whose replicas follow its data.")
     tenant: DnsLabel | None = Field(
         default=None,
         description="Written by the operator from the namespace.",
@@ -292,6 +298,7 @@ class WorkloadStatus(Model):
         max_length=16,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
+    data_flow: DataFlowStatus | None = None
 
 
 class Workload(Resource):

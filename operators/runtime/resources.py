@@ -89,6 +89,8 @@ _ALL = [
     _builtin("leaderworkerset.x-k8s.io", "v1", "leaderworkersets", "LeaderWorkerSet"),
     _builtin("scheduling.k8s.io", "v1beta1", "podgroups", "PodGroup"),
     _builtin("apps", "v1", "statefulsets", "StatefulSet"),
+    _builtin("apps", "v1", "deployments", "Deployment"),
+    _builtin("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
     _builtin("", "v1", "podtemplates", "PodTemplate"),
     _builtin("autoscaling.x-k8s.io", "v1", "provisioningrequests", "ProvisioningRequest"),
     *(ResourceType(GROUP, VERSION, kind.plural, kind.name, kind.namespaced) for kind in KINDS),

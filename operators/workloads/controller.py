@@ -97,6 +97,8 @@ class WorkloadController:
         if workload is None:
             self._forget(key)
             return None
+        if workload["spec"].get("service"):
+            return None  # its replicas are queued one by one, as pods; operators.dataflow writes its status
         elsewhere = runs_elsewhere(workload)
         view = self._look(workload, elsewhere)
         outcome = external.decide(view) if elsewhere else decide(view)
