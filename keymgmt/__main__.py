@@ -42,7 +42,7 @@ def _serve(config: configuration.KeyServiceConfig) -> None:
     from keymgmt.wrapping.client import WorkerClient
 
     with folder_lock.take(config.data_dir):
-        worker = WorkerClient(config.hsm, config.data_dir)
+        worker = WorkerClient(config.hsm, config.hsm.folder or config.data_dir)
         worker.start_soon()
         try:
             from keymgmt.broker.server import run

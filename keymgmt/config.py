@@ -48,7 +48,8 @@ class Hsm(Section):
     """A PKCS#11 token. Without `library`, SoftHSM2 with a token of its own under the data folder.
 
     `pin_file` holds the user PIN, one line. With `embedded` the token and its PIN are made
-    on the first start; without it the token must exist. `avoid_mechanisms` names PKCS#11
+    on the first start, under `folder` if replicas on one machine share it; without it the token
+    must exist. `avoid_mechanisms` names PKCS#11
     mechanisms to treat as absent (a module that lists what it does not do well).
     """
 
@@ -56,6 +57,7 @@ class Hsm(Section):
     token_label: Annotated[str, Field(min_length=1, max_length=32)] = "kekkai"  # noqa: S105
     pin_file: Path | None = None
     embedded: bool = True
+    folder: Path | None = None  # holds `hsm/`; without it the data folder does
     avoid_mechanisms: tuple[str, ...] = ()
     request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 20.0
     worker_lifetime_seconds: Annotated[float, Field(gt=1)] = 900.0
@@ -81,11 +83,15 @@ class Log(Section):
     """The transparency log. `origin` is its name in every checkpoint and must never change.
 
     `anchors` are files on storage of another owner: the last checkpoint is copied there and
-    compared at start, so that a data folder restored from an old backup is refused.
+    compared at start, so that a data folder restored from an old backup is refused. Replicas
+    share one `folder`; one of them writes it at a time, for `lease_seconds` from its last
+    sign of life.
     """
 
     origin: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9./_-]{0,127}$")]
+    folder: Path | None = None  # without it `log` under the data folder
     anchors: tuple[Path, ...] = ()
+    lease_seconds: Annotated[float, Field(ge=1, le=60)] = 6.0
 
 
 class Token(Section):
@@ -245,10 +251,26 @@ class KeyServiceConfig(Section):
             raise ValueError("the same token is listed twice")
         return tokens
 
+    @model_validator(mode="after")
+    def _replicas_share_what_they_must(self) -> KeyServiceConfig:
+        if self.shares_store and self.log.folder is None:
+            raise ValueError("with storeUrl, log.folder must name the folder that all replicas share")
+        return self
+
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL in effect."""
         return self.store_url or f"sqlite:///{self.data_dir / 'keys.sqlite'}"
+
+    @property
+    def log_folder(self) -> Path:
+        """Where the log's tiles and checkpoint are."""
+        return self.log.folder or self.data_dir / "log"
+
+    @property
+    def shares_store(self) -> bool:
+        """Whether other replicas may use the store, and with it the log and the token."""
+        return not self.database_url.startswith("sqlite")
 
     def roles_of(self, bearer: str) -> frozenset[Role]:
         """Roles of a presented bearer token; empty if it is not known. Constant time per entry."""

@@ -12,18 +12,18 @@ from crds.errors import NotFound
 from keymgmt.broker import paths
 from keymgmt.broker.service import KeyService
 from keymgmt.transparency.log import CHECKPOINT
-from keymgmt.transparency.tiles import TileFiles, is_tile_path
+from keymgmt.transparency.tiles import is_tile_path
 
 
 def router(service: KeyService) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["public"])
-    files = TileFiles(service.config.data_dir / "log")
+    files = service.log_files
 
     @routes.get(paths.LOG_CHECKPOINT, summary="The signed checkpoint (c2sp.org/tlog-checkpoint)")
     async def checkpoint() -> Response:
-        content = await asyncio.to_thread(files.read, CHECKPOINT)
-        if content is None:
+        content = await asyncio.to_thread(service.checkpoint)
+        if not content:
             raise NotFound("there is no checkpoint yet", where=CHECKPOINT)
         return Response(content, media_type="text/plain; charset=utf-8")
 
@@ -36,7 +36,7 @@ def router(service: KeyService) -> APIRouter:
 
     @routes.get(paths.LOG_KEY, summary="The log's verifier key; pin it out of band")
     async def vkey() -> Response:
-        return Response(f"{service.sequencer.log.key}\n", media_type="text/plain")
+        return Response(f"{service.log_key}\n", media_type="text/plain")
 
     @routes.get(paths.JWKS, summary="The key that signs attestation tokens")
     async def jwks() -> Response:
@@ -56,7 +56,7 @@ def router(service: KeyService) -> APIRouter:
     @routes.get(paths.METRICS, summary="Prometheus metrics")
     async def metrics() -> Response:
         values = service.metrics
-        values.log_size.set(service.sequencer.log.size)
+        values.log_size.set(service.publication.size)
         values.batches.set(service.journal.batches)
         values.worker_up.set(1 if service.worker.ready else 0)
         values.worker_restarts.set(service.worker.restarts)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import cbor2
 from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from crds.errors import KekkaiError
 from keymgmt.broker.appraisal import Appraiser
@@ -26,13 +27,18 @@ from keymgmt.config import KeyServiceConfig
 from keymgmt.external.ask import ExternalKeys
 from keymgmt.lifecycle import grants, releases
 from keymgmt.lifecycle import keys as key_acts
-from keymgmt.lifecycle.database import SqlLeaves, open_database
+from keymgmt.lifecycle.database import StoreUnavailable, open_database, reader_of
 from keymgmt.lifecycle.denials import DenialLimiter
+from keymgmt.lifecycle.folder_lock import replica_name
 from keymgmt.lifecycle.journal import Change, Journal
+from keymgmt.lifecycle.log_lease import LogLease
+from keymgmt.lifecycle.log_leaves import published
+from keymgmt.lifecycle.publication import LogPublication
 from keymgmt.lifecycle.schema import meta
 from keymgmt.transparency.log import TransparencyLog
 from keymgmt.transparency.note import VerifierKey
-from keymgmt.transparency.sequencer import Sequencer
+from keymgmt.transparency.sequencer import restore_checkpoint
+from keymgmt.transparency.tiles import TileFiles
 from keymgmt.transparency.verify import prove
 from keymgmt.wrapping.client import WorkerClient
 
@@ -64,24 +70,27 @@ class KeyService:
         self.token_key = TokenKey(hello["ear_public_key"], f"kekkai-keys/{config.log.origin}")
         self.appraiser = Appraiser(config.attestation)
         self.engine: Engine = open_database(config.database_url)
-        self.reader = self.engine.execution_options(readonly=True)
-        key = VerifierKey(config.log.origin, hello["log_public_key"])
-        (config.data_dir / "log.vkey").write_text(f"{key}\n")
-        log = TransparencyLog(config.data_dir / "log", key, self._sign_checkpoint, config.log.anchors)
-        self.sequencer = Sequencer(log, SqlLeaves(self.engine))
-        self.sequencer.recover()
+        self.reader = reader_of(self.engine)
+        self.log_key = VerifierKey(config.log.origin, hello["log_public_key"])
+        self.log_files = TileFiles(config.log_folder)
+        (config.data_dir / "log.vkey").write_text(f"{self.log_key}\n")
+        terms = LogLease(self.engine, replica_name(config.data_dir), config.log.lease_seconds)
+        self.publication = LogPublication(self.engine, self._open_log, terms)
+        self.publication.start()
         with self.reader.connect() as connection:
             releases.require_counts(connection)
-        if config.hsm.embedded:
+        if config.hsm.embedded and not config.shares_store:
             self._delete_orphans()
         self.challenger = Challenger(self._session_secret(), config.limits.session_seconds)
-        self.journal = Journal(self.engine, self.sequencer, self._clock)
+        self.journal = Journal(self.engine, self.publication, self._clock)
         self.journal.start()
 
     def close(self) -> None:
         """Finish what was begun. The worker must still run: it signs the last checkpoint."""
         if hasattr(self, "journal"):
             self.journal.close()
+        if hasattr(self, "publication"):
+            self.publication.close()
         if hasattr(self, "engine"):
             self.engine.dispose()
 
@@ -98,11 +107,15 @@ class KeyService:
         return await asyncio.wrap_future(self.journal.submit(act))
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query on a thread with its own read transaction."""
+        """Run a query on a thread with its own read transaction. Raises StoreUnavailable."""
 
         def run() -> T:
-            with self.reader.connect() as connection:
-                return query(connection)
+            try:
+                with self.reader.connect() as connection:
+                    return query(connection)
+            except SQLAlchemyError as error:
+                logger.error("the store cannot be read: %s", type(error).__name__)
+                raise StoreUnavailable("the store cannot be read", fix="retry later") from None
 
         return await asyncio.to_thread(run)
 
@@ -126,8 +139,7 @@ class KeyService:
 
     def prove(self, index: int) -> bytes:
         """The offline proof of an entry (c2sp.org/tlog-proof@v1)."""
-        log = self.sequencer.log
-        return prove(log.files, log.key, index)
+        return prove(self.log_files, self.log_key, index)
 
     def readiness(self) -> dict[str, str]:
         """What keeps the service from releasing keys now; empty if nothing does."""
@@ -136,11 +148,13 @@ class KeyService:
             faults["hsm"] = "the HSM worker is not ready"
         if not self.journal.healthy:
             faults["store"] = "the last change could not be committed and logged"
+        if self.publication.fault:
+            faults["log"] = f"the log is not being published: {self.publication.fault}"
         return faults
 
     def status(self) -> dict[str, Any]:
         """For administrators: mechanisms, fallbacks, hardening, log."""
-        hello, log = self.worker.hello, self.sequencer.log
+        hello = self.worker.hello
         return {
             "ready": not self.readiness(),
             "faults": self.readiness(),
@@ -150,12 +164,25 @@ class KeyService:
             "trustAnchors": self.appraiser.anchors,
             "log": {
                 "origin": self.config.log.origin,
-                "size": log.size,
-                "vkey": str(log.key),
+                "size": self.publication.size,
+                "vkey": str(self.log_key),
+                "publishes": self.publication.leads,
+                "epoch": self.publication.epoch,
                 "anchors": len(self.config.log.anchors),
             },
             "tokenKey": self.token_key.jwk,
         }
+
+    def checkpoint(self) -> bytes:
+        """The newest signed checkpoint of any replica; empty before the first. Raises StoreUnavailable."""
+        try:
+            return published(self.reader).signed
+        except SQLAlchemyError:
+            raise StoreUnavailable("the store cannot be read", fix="retry later") from None
+
+    def _open_log(self) -> TransparencyLog:
+        restore_checkpoint(self.log_files, self.log_key, published(self.reader))
+        return TransparencyLog(self.log_files.root, self.log_key, self._sign_checkpoint, self.config.log.anchors)
 
     def _sign_checkpoint(self, text: bytes) -> bytes:
         signature = self.worker.call("sign-ed25519", {"message": text})["signature"]
@@ -170,8 +197,11 @@ class KeyService:
         if sealed is None:
             secret = os.urandom(32)
             sealed = cbor2.dumps(self.worker.call("seal-secret", {"secret": secret})["sealed"])
-            with self.engine.begin() as connection:
-                connection.execute(insert(meta).values(name=name, value=sealed))
+            try:
+                with self.engine.begin() as connection:
+                    connection.execute(insert(meta).values(name=name, value=sealed))
+            except IntegrityError:
+                return self._session_secret()  # another replica was first
             return secret
         opened = self.worker.call("open-secret", {"sealed": cbor2.loads(bytes(sealed))})["secret"]
         assert isinstance(opened, bytes)

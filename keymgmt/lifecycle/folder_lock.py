@@ -1,8 +1,9 @@
-"""One key service a data folder: the log has one writer. The kernel frees the lock when we end."""
+"""One key service a data folder, and the name it has among replicas. The kernel frees the lock when we end."""
 
 from __future__ import annotations
 
 import fcntl
+import secrets
 from pathlib import Path
 from typing import TextIO
 
@@ -29,3 +30,11 @@ def take(data_dir: Path) -> TextIO:
             fix="stop it, or give this one a folder of its own",
         ) from None
     return lock
+
+
+def replica_name(data_dir: Path) -> str:
+    """The name of the replica whose folder this is: the same after a restart. Call while holding the lock."""
+    path = data_dir / "replica"
+    if not path.exists():
+        path.write_text(secrets.token_hex(16))
+    return path.read_text().strip()[:64]

@@ -15,15 +15,17 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from crds.errors import KekkaiError, Unavailable
+from crds.errors import KekkaiError
+from keymgmt.lifecycle.database import StoreUnavailable
+from keymgmt.lifecycle.log_leaves import announce
 from keymgmt.lifecycle.schema import log_leaves, log_state
 from keymgmt.transparency.entries import encode_entry
-from keymgmt.transparency.sequencer import Sequencer
+from keymgmt.transparency.errors import LogRolledBack
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -34,10 +36,15 @@ MAX_BATCH = 256
 MAX_QUEUE = 4096
 
 
-class StoreUnavailable(Unavailable):
-    """The store or the log cannot be written now: nothing is released meanwhile."""
+class Publisher(Protocol):
+    """Makes committed entries part of the log."""
 
-    reason = "StoreUnavailable"
+    @property
+    def size(self) -> int:
+        """Entries that the newest checkpoint known here commits to."""
+
+    def publish(self, size: int) -> None:
+        """Return once a signed checkpoint covers the first `size` entries. Raises KekkaiError, OSError."""
 
 
 @dataclass(slots=True)
@@ -71,9 +78,9 @@ class Journal:
     """One thread that commits. `clock` is injected for tests."""
 
     def __init__(
-        self, engine: Engine, sequencer: Sequencer, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self, engine: Engine, publisher: Publisher, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self._engine, self._sequencer, self._clock = engine, sequencer, clock
+        self._engine, self._publisher, self._clock = engine, publisher, clock
         self._queue: queue.Queue[_Job[Any] | None] = queue.Queue(MAX_QUEUE)
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._closed = False
@@ -122,10 +129,9 @@ class Journal:
     def _commit(self, batch: list[_Job[Any]]) -> None:
         self.batches += 1
         try:
-            done, logged = self._transact(batch)
-            # Also retries the leaves of an earlier batch whose publication failed.
-            if logged or not self.healthy:
-                self._sequencer.integrate()
+            done, committed = self._transact(batch)
+            # Also waits for the leaves of an earlier batch whose publication failed.
+            self._publisher.publish(committed)
             self.healthy = True
         except (SQLAlchemyError, OSError, KekkaiError) as error:
             self.healthy = False
@@ -139,17 +145,20 @@ class Journal:
         for job in done:
             job.future.set_result(job.result)
 
-    def _transact(self, batch: list[_Job[Any]]) -> tuple[list[_Job[Any]], bool]:
+    def _transact(self, batch: list[_Job[Any]]) -> tuple[list[_Job[Any]], int]:
         """Run the batch without savepoints; if a change raises, once more with one for each."""
         try:
             return self._attempt(batch, careful=False)
         except _Refused:
             return self._attempt(batch, careful=True)
 
-    def _attempt(self, batch: list[_Job[Any]], *, careful: bool) -> tuple[list[_Job[Any]], bool]:
+    def _attempt(self, batch: list[_Job[Any]], *, careful: bool) -> tuple[list[_Job[Any]], int]:
+        """The jobs that succeeded, and how many entries must be published before they are answered."""
         done = []
         with self._engine.begin() as connection:
             row = connection.execute(_NEXT_INDEX).one()
+            if row.next_index < self._publisher.size:
+                raise LogRolledBack("the store was turned back: it would give out an index again", where="store")
             change = Change(connection, self._clock(), row.next_index)
             for job in batch:
                 if self._run_one(job, change, careful=careful):
@@ -157,7 +166,8 @@ class Journal:
             if change.leaves:
                 connection.execute(_ADD_LEAVES, change.leaves)
                 connection.execute(_SET_NEXT_INDEX, {"following": change.next_index})
-        return done, bool(change.leaves)
+                announce(connection)
+        return done, change.next_index if change.leaves or not self.healthy else 0
 
     @staticmethod
     def _run_one(job: _Job[Any], change: Change, *, careful: bool) -> bool:

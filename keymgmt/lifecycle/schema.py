@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -16,7 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 metadata = MetaData()
 
 meta = Table(
@@ -26,14 +27,26 @@ meta = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
-# One row: the next index to give out, and the last checkpoint that was published.
+# One row: the next index to give out. Every change locks it first, so that changes come one after another.
 log_state = Table(
     "log_state",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("next_index", BigInteger, nullable=False),
+)
+
+# One row, apart from log_state so that publishing never waits for a change: the last checkpoint
+# that was published, and whose turn it is to publish the next (`log_lease`).
+log_head = Table(
+    "log_head",
+    metadata,
+    Column("id", Integer, primary_key=True),
     Column("published_size", BigInteger, nullable=False),
     Column("published_root", LargeBinary, nullable=False),
+    Column("checkpoint", LargeBinary, nullable=False),  # the signed note; empty before the first
+    Column("holder", String(64), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("expires", Double, nullable=False),  # Unix seconds by the database's clock
 )
 
 log_leaves = Table(

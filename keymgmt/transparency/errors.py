@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crds.errors import InvalidInput, KekkaiError
+from crds.errors import InvalidInput, KekkaiError, Unavailable
 
 
 class LogCorrupt(KekkaiError):
@@ -25,3 +25,9 @@ class NoteInvalid(InvalidInput):
     """A signed note or checkpoint is malformed or not signed by the expected key."""
 
     reason = "NoteInvalid"
+
+
+class LogFenced(Unavailable):
+    """Another replica has become the writer of the log."""
+
+    reason = "LogFenced"

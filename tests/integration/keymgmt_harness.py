@@ -101,6 +101,7 @@ class Service:
         } | overrides
         self.process = None
         self.url = ""
+        self.log_folder = self.folder / "data" / "log"
         self.stderr = self.folder / "stderr.log"
         self._client = None
 
@@ -179,14 +180,14 @@ class Service:
         from keymgmt.transparency.tiles import TileFiles
         from keymgmt.transparency.verify import verify_log
 
-        return verify_log(TileFiles(self.data / "log"), self.log_key())
+        return verify_log(TileFiles(self.log_folder), self.log_key())
 
     def entries(self):
         from keymgmt.transparency.entries import decode_entry
         from keymgmt.transparency.tiles import TileFiles
         from keymgmt.transparency.verify import iterate, read_checkpoint
 
-        files = TileFiles(self.data / "log")
+        files = TileFiles(self.log_folder)
         checkpoint, _ = read_checkpoint(files, self.log_key())
         return [decode_entry(entry) for entry in iterate(files, checkpoint.size)]
 

@@ -17,17 +17,18 @@ from sqlalchemy import insert, select
 from crds.errors import Conflict, Unavailable
 from keymgmt.broker.challenge import Challenger, ChallengeRefused
 from keymgmt.broker.tokens import TokenInvalid, TokenKey, tee_key_of
-from keymgmt.lifecycle.database import SqlLeaves, StoreIncompatible, open_database
+from keymgmt.lifecycle.database import StoreIncompatible, open_database
 from keymgmt.lifecycle.denials import DenialLimiter
 from keymgmt.lifecycle.folder_lock import AlreadyRunning, take
 from keymgmt.lifecycle.journal import Journal, StoreUnavailable
+from keymgmt.lifecycle.log_lease import LogLease
+from keymgmt.lifecycle.publication import LogPublication
 from keymgmt.lifecycle.releases import open_session
 from keymgmt.lifecycle.schema import log_leaves, meta, sessions
 from keymgmt.lifecycle.states import IllegalTransition, KeyState, require_transition, way_to_destroyed
 from keymgmt.transparency import entries
 from keymgmt.transparency.log import TransparencyLog
 from keymgmt.transparency.note import VerifierKey
-from keymgmt.transparency.sequencer import Sequencer
 from keymgmt.wrapping.recipients import b64url
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -143,10 +144,13 @@ def test_the_limiter_bounds_entries_and_loses_no_count():
 def journal(tmp_path):
     engine = open_database(f"sqlite:///{tmp_path / 'keys.sqlite'}")
     log = TransparencyLog(tmp_path / "log", LOG_KEY, LOG_PRIVATE.sign)
-    made = Journal(engine, Sequencer(log, SqlLeaves(engine)), lambda: NOW)
+    publication = LogPublication(engine, lambda: log, LogLease(engine, "one", 60))
+    publication.start()
+    made = Journal(engine, publication, lambda: NOW)
     made.log, made.engine = log, engine
     yield made
     made.close()
+    publication.close()
     engine.dispose()
 
 

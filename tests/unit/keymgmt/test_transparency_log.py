@@ -44,7 +44,7 @@ class Store:
     def leaves_from(self, index, limit):
         return self.leaves[index : index + limit]
 
-    def record(self, size, root):
+    def record(self, size, root, signed):
         self.size, self.root = size, root
 
 
