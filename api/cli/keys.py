@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from api.cli import key_lifecycle
+from api.cli.ceremony import ceremony
 from api.cli.collateral import collateral
 from api.cli.custody import custodian, policy, sign
 from api.cli.external_keys import external
@@ -45,6 +46,7 @@ app.add_typer(custodian, name="custodian")
 app.add_typer(policy, name="policy")
 app.add_typer(collateral, name="collateral")
 app.add_typer(external, name="external")
+app.add_typer(ceremony, name="ceremony")
 app.command("sign")(sign)
 app.command("list")(key_lifecycle.list_keys)
 app.command("rotate")(key_lifecycle.rotate)

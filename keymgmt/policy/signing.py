@@ -23,6 +23,7 @@ _TYPES = {
     "kekkai.dev/custodian-set/v1": types.CUSTODIAN_SET_TYPE,
     "kekkai.dev/import-order/v1": types.IMPORT_ORDER_TYPE,
     "kekkai.dev/destroy-order/v1": types.DESTROY_ORDER_TYPE,
+    "kekkai.dev/ceremony-transcript/v1": types.CEREMONY_TYPE,
 }
 _OAEP: dict[str, hashes.HashAlgorithm] = {
     "RSA-OAEP-SHA1": hashes.SHA1(),  # noqa: S303 - what SoftHSM offers; OAEP does not rest on collisions
@@ -67,7 +68,7 @@ def check(envelope: Envelope) -> str:
         parse_policy(envelope)
     elif envelope.payload_type == types.CUSTODIAN_SET_TYPE:
         parse_custodian_set(strict_json.parse_object(envelope.payload))
-    else:
+    elif envelope.payload_type != types.CEREMONY_TYPE:
         order = ImportOrder if envelope.payload_type == types.IMPORT_ORDER_TYPE else DestroyOrder
         parse_document(envelope, order, "order")
     return digest_of(envelope.payload)
