@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from scheduler.autoscale.forecast import Arrivals
 from scheduler.explain.reasons import Reason
 from scheduler.reserving.reservation import Reservations
 
@@ -111,7 +112,10 @@ class Memory:
     `idle_since`: ready machine → when it was first seen idle (seconds since the epoch).
     After a restart it starts empty, which only delays a scale-down. `reservations`: room
     held for those that have waited longest; after a restart they are made anew.
+    `arrivals`: by pool, what its forecast goes by; `grown_at`: pool → when it was last grown.
     """
 
     idle_since: Mapping[str, float] = field(default_factory=dict)
     reservations: Reservations = field(default_factory=Reservations)
+    arrivals: Mapping[str, Arrivals] = field(default_factory=dict)
+    grown_at: Mapping[str, float] = field(default_factory=dict)

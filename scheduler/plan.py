@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
+from scheduler.autoscale.forecast import Outlook, observed
 from scheduler.autoscale.shrink import shrink
 from scheduler.cycle.claim import Claiming
 from scheduler.cycle.floor import keep_floor
@@ -13,9 +14,9 @@ from scheduler.cycle.scratch import Scratch
 from scheduler.cycle.second_look import better_start, is_worth_another_look
 from scheduler.cycle.waits import Waits
 from scheduler.cycle.walk import Ordering, Walk
-from scheduler.decision import Eviction, Memory, Plan
+from scheduler.decision import Admission, Eviction, Memory, Plan
 from scheduler.explain import reasons
-from scheduler.fleet import Fleet
+from scheduler.fleet import Fleet, PoolState
 from scheduler.queueing.fair_share import FairShare
 from scheduler.queueing.order import Order
 
@@ -44,10 +45,16 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
     claiming.run(walk.order, walk.strict)
     reserving = Reserving(scratch, admitting, book)
     reserving.run()
-    keep_floor(scratch)
+    outlooks = {name: outlook_of(pool) for name, pool in fleet.pools.items()}
+    arrivals = observed(memory.arrivals, outlooks, _started(fleet, admitting.admissions), now)
+    needs = {name: known.need(outlooks[name]) for name, known in arrivals.items()}
+    keep_floor(scratch, needs)
     reservations = book.reservations()
     kept = {hold.node for one in reservations for hold in one.holds}
-    gone = shrink(fleet, scratch.supply, memory.idle_since, now, kept)
+    grown_at = {name: at for name, at in memory.grown_at.items() if name in fleet.pools}
+    grown_at.update((request.pool, now) for request in scratch.machine_requests)
+    gone = shrink(fleet, scratch.supply, memory.idle_since, now, kept, needs, grown_at)
+    lapses = [known.lapses(outlooks[name]) for name, known in arrivals.items()]
     decided = Plan(
         admissions=tuple(admitting.admissions),
         evictions=tuple(_each_once([*_lost(fleet), *_drained(fleet), *claiming.evictions])),
@@ -55,9 +62,27 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
         machine_removals=gone.removals,
         waiting=Waits(scratch, admitting, claiming, reservations),
         idle=gone.idle_nodes,
-        next_wake=_earliest((gone.next_wake, claiming.next_wake, reserving.next_wake), fleet, now),
+        next_wake=_earliest((gone.next_wake, claiming.next_wake, reserving.next_wake, *lapses), fleet, now),
     )
-    return decided, Memory(idle_since=gone.idle_since, reservations=reservations)
+    return decided, Memory(gone.idle_since, reservations, arrivals, grown_at)
+
+
+def outlook_of(pool: PoolState) -> Outlook:
+    """What the pool keeps free for what may come."""
+    return Outlook(pool.forecast_quantile, max(pool.provisioning, 1.0), max(pool.forecast_half_life, 1.0))
+
+
+def _started(fleet: Fleet, admissions: Iterable[Admission]) -> dict[str, int]:
+    """Devices by pool."""
+    out: dict[str, int] = {}
+    for one in admissions:
+        if one.accelerator:
+            each = {
+                pod_set.name: fleet.devices_of(pod_set.requests) for pod_set in fleet.workloads[one.workload].pod_sets
+            }
+            devices = sum(each[placed.pod_set] * placed.count for placed in one.placements)
+            out[one.pool] = out.get(one.pool, 0) + devices
+    return out
 
 
 def _earliest(wakes: Iterable[float | None], fleet: Fleet, now: float) -> float | None:

@@ -1,9 +1,10 @@
-"""Machines to go: those idle for longer than their pool's delay, never below its floor and headroom."""
+"""Machines to go: those idle for longer than their pool's delay, never below its floor, headroom and forecast."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -24,12 +25,21 @@ class Shrinking:
 
 
 def shrink(
-    fleet: Fleet, supply: Supply, idle_since: Mapping[str, float], now: float, reserved: Set[str] = frozenset()
+    fleet: Fleet,
+    supply: Supply,
+    idle_since: Mapping[str, float],
+    now: float,
+    reserved: Set[str] = frozenset(),
+    needs: Mapping[str, int] | None = None,
+    grown_at: Mapping[str, float] | None = None,
 ) -> Shrinking:
     """Look at each pool's ready nodes that nobody holds and no decision of this plan took.
 
-    `reserved`: nodes whose room is kept for somebody who waits.
+    `reserved`: nodes whose room is kept for somebody who waits. `needs`: pool → devices that
+    stay free, for what may come. `grown_at`: pool → when it was last grown: until its
+    cooldown has passed, nothing of it goes.
     """
+    needs, grown_at = needs or {}, grown_at or {}
     removals: list[MachineRemoval] = []
     since: dict[str, float] = {}
     idle_nodes: list[str] = []
@@ -49,8 +59,13 @@ def shrink(
             idle.append((first, node.machine))
         idle.sort()
         spare = min(fleet.standing(name) - pool.minimum, len(idle) - pool.headroom)
+        if needs.get(name):
+            spare = min(spare, (free_devices(have) - needs[name]) // pool.per_node)
+        rested = grown_at.get(name, -inf) + pool.cooldown
         for first, machine in idle[: max(spare, 0)]:
-            if now >= first + pool.scale_down_delay:
+            if now < rested:
+                wakes.append(rested)
+            elif now >= first + pool.scale_down_delay:
                 removals.append(MachineRemoval(machine, f"idle for {int(now - first)} s"))
                 del since[machine]
             else:
@@ -63,3 +78,8 @@ def unused_ready(fleet: Fleet, supply: PoolSupply) -> list[int]:
     _, rows = fleet.ready_nodes(supply.pool.name)
     unused = (fleet.table.holds[rows] == 0) & (supply.takers[: supply.ready] == 0)
     return np.flatnonzero(unused).tolist()
+
+
+def free_devices(supply: PoolSupply) -> int:
+    """Whole devices that are free, or will be with machines on their way, after the decisions of this plan."""
+    return int(np.maximum(supply.free[: len(supply), supply.device], 0).sum())

@@ -75,6 +75,10 @@ class PoolState:
     maximum: int
     headroom: int = 0
     scale_down_delay: float = 600.0
+    cooldown: float = 0.0  # seconds after growth in which no machine of the pool goes
+    forecast_quantile: float = 0.0  # of what starts while a machine comes, kept free; 0: nothing is
+    forecast_half_life: float = 3600.0
+    provisioning: float = 300.0  # seconds that a machine takes to come
     price_micro: int = 0  # per node and hour, millionths of the currency unit
     confidential: str = "none"
     labels: Mapping[str, str] = field(default_factory=dict)  # of its nodes, topology excepted

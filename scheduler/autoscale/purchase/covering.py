@@ -15,9 +15,9 @@ import numpy as np
 from scheduler.autoscale.purchase.filling import Filler, Floats, Problem
 from scheduler.placement.bestfit import Ints
 
-_STEPS = 16  # groups that are looked at on each row before the best is filled up
-_NARROW = 24  # rows that are looked at between two looks at all
-_FEW = 60  # groups up to which all of the work is done
+_STEPS = 12  # groups that are looked at on each row before the best is filled up
+_NARROW = 12  # rows that are looked at between two looks at all
+_FEW = 40  # groups up to which all of the work is done
 _LOOKS = 64  # patterns between two looks at all
 
 
