@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import KeysView, Set
+from dataclasses import dataclass
 
 from scheduler.cycle.scratch import Scratch
 from scheduler.decision import Admission, Placed
@@ -13,7 +14,7 @@ from scheduler.fleet import PoolState, TenantState, WorkloadState
 from scheduler.fleet.rights import Rights
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
-from scheduler.placement.pool_supply import Placement, PoolSupply
+from scheduler.placement.pool_supply import Placement, PoolSupply, Way
 from scheduler.preemption.elastic import largest
 from scheduler.reserving import Blocked, Book
 
@@ -23,6 +24,16 @@ PATIENCE_BORROWED = 24 * 3600.0
 _NOTHING: Set[Shape] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Room that this plan has given away."""
+
+    workload: WorkloadState
+    ask: Ask
+    have: PoolSupply
+    placed: Placement
+
+
 class Admitting:
     """The admissions of one plan."""
 
@@ -30,7 +41,8 @@ class Admitting:
         self.scratch, self._book = scratch, book
         self._admitted: set[str] = set()
         self._promised: dict[str, PoolState] = {}  # counted already, see `count_promised`
-        self.admissions: list[Admission] = []
+        self.given: dict[str, Given] = {}  # of the admissions, in their order
+        self._made: dict[str, Admission] = {}
         self.coming: dict[str, Reason] = {}  # workloads that hold room and quota until machines have come
         self._closed_lines: set[tuple[str, Shape]] = set()  # by tenant: its quota is in the way
         self._live: dict[Rights, tuple[set[Shape], set[Shape]]] = {}  # (live, all that were looked at)
@@ -132,13 +144,13 @@ class Admitting:
             self.scratch.entitlements.charge(workload.tenant, pool.accelerator, -ask.devices)
         return pool
 
-    def admit_to(self, workload: WorkloadState, pool: PoolState) -> bool:
+    def admit_to(self, workload: WorkloadState, pool: PoolState, way: Way = "scored") -> bool:
         """Admit it to this pool if it fits there and may; whether it was."""
         if self.is_decided(workload.key) or workload.key in self._promised:
             return False
         fleet = self.scratch.fleet
         tenant, ask = fleet.tenants[workload.tenant], self.scratch.supply.ask(fleet.shapes[workload.key])
-        return ask is not None and not self._refused(tenant, pool, ask) and self._start(workload, ask, [pool])
+        return ask is not None and not self._refused(tenant, pool, ask) and self._start(workload, ask, [pool], way)
 
     def decide(self, workload: WorkloadState) -> None:
         """Admit it, let it wait for machines, or close its shape."""
@@ -181,10 +193,10 @@ class Admitting:
     def _refused(self, tenant: TenantState, pool: PoolState, ask: Ask) -> bool:
         return self.scratch.entitlements.refuse(tenant.name, pool.accelerator, ask.devices) is not None
 
-    def _start(self, workload: WorkloadState, ask: Ask, pools: list[PoolState]) -> bool:
+    def _start(self, workload: WorkloadState, ask: Ask, pools: list[PoolState], way: Way = "scored") -> bool:
         for pool in pools:
             have = self.scratch.supply.pools[pool.name]
-            placed = self._book.place(self.blocked_of(workload, ask, pool), pool.name, have.ready)
+            placed = self._book.place(self.blocked_of(workload, ask, pool), pool.name, have.ready, way)
             if placed is not None:
                 self._admit(workload, ask, have, placed)
                 return True
@@ -235,7 +247,18 @@ class Admitting:
             for index, row, count in placed
         )
         accelerator = have.pool.accelerator if ask.devices else ""
-        self.admissions.append(Admission(workload.key, accelerator, have.pool.name, tuple(placements)))
+        self._made[workload.key] = Admission(workload.key, accelerator, have.pool.name, tuple(placements))
+        self.given[workload.key] = Given(workload, ask, have, placed)
+
+    @property
+    def admissions(self) -> list[Admission]:
+        """In the order in which they were made."""
+        return list(self._made.values())
+
+    def forget(self, key: str) -> None:
+        """Take an admission back; its room and quota are given back already."""
+        self._admitted.discard(key)
+        del self._made[key], self.given[key]
 
     def _hold(self, workload: WorkloadState, ask: Ask, have: PoolSupply, placed: Placement) -> None:
         # Room and quota are held from here on, though it starts only when the machines have come.

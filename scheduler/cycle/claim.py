@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, KeysView, Set
 from math import inf
 
 from scheduler.cycle.admit import Admitting
+from scheduler.cycle.retraction import Retraction
 from scheduler.cycle.scratch import Scratch
 from scheduler.decision import Eviction
 from scheduler.explain import reasons
@@ -34,6 +35,7 @@ class Claiming:
         """`candidates`: makes what searches go by, asked once and only when somebody has a right."""
         self._scratch, self._admitting, self._book, self._make = scratch, admitting, book, candidates
         self._candidates: Candidates | None = None
+        self._retraction = Retraction(scratch, admitting, book)
         self._searches = 0
         self._priority = 0  # of the workload whose turn it is
         self._closed: set[tuple[str, Shape]] = set()
@@ -93,7 +95,10 @@ class Claiming:
         ask = scratch.supply.ask(shape)
         tenant = scratch.fleet.tenants[workload.tenant]
         pools = scratch.pools_for(scratch.rights(tenant), shape)[0] if ask is not None else []
-        found = self._search(workload, ask, [pool.name for pool in pools]) if ask is not None else None
+        names = [pool.name for pool in pools]
+        found = self._search(workload, ask, names) if ask is not None else None
+        if found is None and ask is not None and self._search_further(workload, ask, names):
+            return
         if found is None or ask is None:
             self._closed.add((tenant.name, shape))
             return
@@ -116,6 +121,20 @@ class Claiming:
             if found is not None and (best is None or found.cost < best[1].cost):
                 best = claim, found
         return best
+
+    def _search_further(self, workload: WorkloadState, ask: Ask, pools: list[str]) -> bool:
+        """Search again with room that this plan has let others into; whether a claim was settled by it."""
+        for name in pools:
+            lifted = self._retraction.lift(workload, ask.devices, name)
+            if lifted is None:
+                continue
+            found = self._search(workload, ask, [name])
+            if found is not None:
+                self._commit(workload, ask, *found)
+                self._retraction.settle(lifted)
+                return True
+            self._retraction.restore(lifted)
+        return False
 
     def _may(self, tenant: str, accelerator: str, devices: int, priority: int) -> bool:
         books, fleet = self._scratch.entitlements, self._scratch.fleet

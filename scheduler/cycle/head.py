@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from scheduler.cycle.scratch import Scratch
 from scheduler.fleet import PoolState, WorkloadState
 from scheduler.placement.ask import Ask
-from scheduler.placement.pool_supply import Placement, PoolSupply
+from scheduler.placement.pool_supply import Placement, PoolSupply, Way
 from scheduler.queueing.knapsack import Taken, choose
 
+_WAYS: tuple[Way, ...] = ("scored", "aligned", "tight")
 _Share = tuple[str, str]  # (tenant, accelerator class)
 
 
@@ -69,8 +70,10 @@ def _is_choice(scratch: Scratch, workload: WorkloadState) -> bool:
 
 def best_head(
     scratch: Scratch, waiting: Sequence[WorkloadState], budget: int, preferred: Sequence[int] = ()
-) -> list[tuple[WorkloadState, PoolState]]:
-    """(workload, pool to admit it to) in an order in which all fit on ready nodes; the scratch is left as it was.
+) -> list[tuple[WorkloadState, PoolState, Way]]:
+    """(workload, pool to admit it to, how it is placed there), in an order in which all fit on ready nodes.
+
+    The scratch is left as it was.
 
     `waiting`: in the plan's order; they ask for devices, and their turn has come.
     `budget`: how many placements may be tried. `preferred`: indices of `waiting` in the order
@@ -82,9 +85,14 @@ def best_head(
     in_turn = sorted(hardest, key=lambda one: -waiting[one].priority)
     largest = sorted(given, key=lambda one: (-waiting[one].priority, -trial.asks[one].devices, one))
     found = choose(
-        [len(pools) for pools in trial.pools], trial, (preferred or given, given, in_turn, hardest, largest), budget
+        [len(pools) for pools in trial.pools],
+        trial,
+        (preferred or given, given, in_turn, hardest, largest),
+        budget,
+        trial.rank,
+        len(_WAYS),
     )
-    return [(waiting[candidate], trial.pools[candidate][option]) for candidate, option in found.picks]
+    return [(waiting[candidate], *trial.options[candidate][option]) for candidate, option in found.picks]
 
 
 class HeadTrial:
@@ -94,6 +102,7 @@ class HeadTrial:
         self._scratch, self._waiting = scratch, waiting
         self.asks: list[Ask] = []
         self.pools: list[list[PoolState]] = []
+        self.options: list[list[tuple[PoolState, Way]]] = []
         for workload in waiting:
             shape = scratch.fleet.shapes[workload.key]
             ask = scratch.supply.ask(shape)
@@ -101,9 +110,16 @@ class HeadTrial:
             if ask is None:
                 raise ValueError(f"{workload.key} asks for a resource that no node has")
             self.asks.append(ask)
-            self.pools.append(scratch.pools_for(scratch.rights(tenant), shape)[0])
+            # What is the tenant's own first, as when it is decided one by one.
+            within = scratch.entitlements.within_nominal
+            pools = sorted(
+                scratch.pools_for(scratch.rights(tenant), shape)[0],
+                key=lambda pool: not within(tenant.name, pool.accelerator, ask.devices),
+            )
+            self.pools.append(pools)
+            self.options.append([(pool, way) for way in _WAYS for pool in pools])
         ranks = {rank: at for at, rank in enumerate(sorted({-one.priority for one in waiting}))}
-        self._rank = [ranks[-one.priority] for one in waiting]  # 0: the highest priority
+        self.rank = [ranks[-one.priority] for one in waiting]  # 0: the highest priority
         self._unit = 1 + sum(ask.devices for ask in self.asks)
         # A number of two places for each priority: devices within nominal quotas, then devices in all.
         self._scale = [self._unit ** (2 * (len(ranks) - 1 - rank)) for rank in range(len(ranks))]
@@ -118,15 +134,15 @@ class HeadTrial:
 
     def take(self, candidate: int, option: int) -> Taken[_Token] | None:
         scratch, workload = self._scratch, self._waiting[candidate]
-        ask, pool = self.asks[candidate], self.pools[candidate][option]
+        ask, (pool, way) = self.asks[candidate], self.options[candidate][option]
         accounts, tenant = scratch.entitlements, workload.tenant
-        if accounts.refuse(tenant, pool.accelerator, ask.devices) is not None:
+        if ask.devices > self._free[pool.name] or accounts.refuse(tenant, pool.accelerator, ask.devices) is not None:
             return None
         have = scratch.supply.pools[pool.name]
-        placed = have.place(ask, have.ready)
+        placed = have.place(ask, have.ready, way)
         if placed is None:
             return None
-        share, rank = (tenant, pool.accelerator), self._rank[candidate]
+        share, rank = (tenant, pool.accelerator), self.rank[candidate]
         owed = self._owed(share)  # before it is charged
         token = _Token(accounts.mark(), ask, have, placed, share, rank)
         scratch.charge(tenant, ask, pool)
@@ -145,7 +161,7 @@ class HeadTrial:
         wanted: dict[tuple[int, str], list[int]] = defaultdict(list)
         pools: set[str] = set()
         for one in candidates:
-            wanted[self._rank[one], self._waiting[one].tenant].append(self.asks[one].devices)
+            wanted[self.rank[one], self._waiting[one].tenant].append(self.asks[one].devices)
             pools.update(pool.name for pool in self.pools[one])
         free = sum(self._free[pool] for pool in pools)
         within, most = [0] * len(self._scale), [0] * len(self._scale)

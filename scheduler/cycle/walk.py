@@ -9,10 +9,11 @@ from scheduler.cycle.making_room import MakingRoom
 from scheduler.cycle.scratch import Scratch
 from scheduler.decision import Memory
 from scheduler.fleet import Fleet, PoolState, WorkloadState
+from scheduler.placement.pool_supply import Way
 from scheduler.queueing.order import Order, Turns
 
 Ordering = Callable[[Fleet, Scratch], Order]
-Pick = tuple[WorkloadState, PoolState]
+Pick = tuple[WorkloadState, PoolState, Way]
 
 
 class Walk:
@@ -31,8 +32,8 @@ class Walk:
         admitting, fleet = self.admitting, self.scratch.fleet
         admitting.count_promised()
         admitting.start_reserved(max(fleet.backlog.lines, default=None))
-        for workload, pool in first:
-            admitting.admit_to(workload, pool)
+        for workload, pool, way in first:
+            admitting.admit_to(workload, pool, way)
         for workload in Turns(fleet, self.order, admitting, self.strict):
             admitting.decide(workload)
         admitting.start_reserved(None)

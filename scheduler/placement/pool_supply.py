@@ -9,17 +9,20 @@ find no place that way, further ways to fill are tried.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from scheduler.fleet import PoolState
+from scheduler.fleet.attributes import NONE
+from scheduler.placement.aligned import aligned
 from scheduler.placement.ask import Ask, PodAsk
 from scheduler.placement.bestfit import Assignment, Ints, spread
 from scheduler.placement.pool_rows import NewRow, PoolRows, ReadyRows
 from scheduler.placement.ranking import Ranking
 from scheduler.placement.scoring import NEVER
 
-__all__ = ["NewRow", "Placement", "PoolSupply", "ReadyRows"]
+__all__ = ["NewRow", "Placement", "PoolSupply", "ReadyRows", "Way"]
 
 _RANK_CAP = 1 << 20  # room beyond this is not told apart
 
@@ -46,6 +49,9 @@ class _Draft:
 
 
 Fill = Callable[[int, PodAsk, Ints | slice, _Draft], bool]
+# How pods find their rows: as `scoring` has it; as `aligned` has it; on the nodes with the least room first. But for
+# the first, of the domains that topology allows the one with the fewest free devices is taken.
+Way = Literal["scored", "aligned", "tight"]
 
 
 class PoolSupply(PoolRows):
@@ -80,11 +86,12 @@ class PoolSupply(PoolRows):
         super().drop_last(count)
         self._ranking.drop_from(len(self))
 
-    def place(self, ask: Ask, limit: int) -> Placement | None:
+    def place(self, ask: Ask, limit: int, way: Way = "scored") -> Placement | None:
         """Place all pods on the first `limit` rows and take the room, honouring topology; or change nothing."""
-        placed = self._place_inside(ask, limit) if ask.level else None
+        fills = self._ways(ask, way)
+        placed = self._place_inside(ask, limit, fills, way) if ask.level else None
         if placed is None and not ask.shape.required_topology:
-            placed = self._place(ask, slice(0, limit))
+            placed = self._place(ask, slice(0, limit), fills)
         if placed is not None:
             for _, row, _ in placed:
                 self.takers[row] += 1
@@ -96,7 +103,17 @@ class PoolSupply(PoolRows):
             self.untake(ask.pods[index], row, count, placed.devices.get((index, row), ()))
             self.takers[row] -= 1
 
-    def _place_inside(self, ask: Ask, limit: int) -> Placement | None:
+    def take_again(self, ask: Ask, placed: Placement) -> None:
+        """Undo `give_back`, while what it gave back is still free."""
+        for index, row, count in placed:
+            devices = placed.devices.get((index, row), ())
+            for device in devices:
+                self.take(ask.pods[index], row, 1, device)
+            if not devices:
+                self.take(ask.pods[index], row, count)
+            self.takers[row] += 1
+
+    def _place_inside(self, ask: Ask, limit: int, fills: Sequence[Fill], way: Way) -> Placement | None:
         # The domain where the least room is left over; ties go to the first by name.
         level = ask.level
         codes, names = self.level(level)
@@ -105,27 +122,34 @@ class PoolSupply(PoolRows):
             good &= self.room_by_domain(pod, level, limit, pod.count) >= pod.count
         if not good.any():
             return None
-        left = self.room_by_domain(ask.pods[0], level, limit, _RANK_CAP)
+        if way == "scored":
+            left = self.room_by_domain(ask.pods[0], level, limit, _RANK_CAP)
+        else:
+            inside = codes[:limit] != NONE
+            devices = self.free[:limit, self.device][inside]
+            left = np.bincount(codes[:limit][inside], weights=devices, minlength=len(names)).astype(np.int64)
         for code in sorted(np.flatnonzero(good).tolist(), key=lambda one: (int(left[one]), names[one])):
-            placed = self._place(ask, np.flatnonzero(codes[:limit] == code))
+            placed = self._place(ask, np.flatnonzero(codes[:limit] == code), fills)
             if placed is not None:
                 return placed
         return None
 
-    def _place(self, ask: Ask, rows: Ints | slice) -> Placement | None:
+    def _place(self, ask: Ask, rows: Ints | slice, fills: Sequence[Fill]) -> Placement | None:
         single = len(ask.pods) == 1
         if not (single and ask.pods[0].count == 1):
             for pod in ask.pods:
                 if int(np.minimum(self.room(pod)[rows], pod.count).sum()) < pod.count:
                     return None
-        for fill in self._ways(ask):
+        for fill in fills:
             for order in ask.orders():
                 placed = self._try(ask, order, rows, fill)
                 if placed is not None:
                     return placed
         return None
 
-    def _ways(self, ask: Ask) -> Sequence[Fill]:
+    def _ways(self, ask: Ask, way: Way) -> Sequence[Fill]:
+        if way != "scored":
+            return (self._fill_aligned if way == "aligned" else self._fill_tight,)
         scored: Fill = self._fill_by_score
         few: Fill = self._fill_few
         tight: Fill = self._fill_tight
@@ -166,6 +190,16 @@ class PoolSupply(PoolRows):
 
     def _fill_tight(self, index: int, pod: PodAsk, rows: Ints | slice, draft: _Draft) -> bool:
         return self._fill_rows(index, pod, rows, draft, tight=True)
+
+    def _fill_aligned(self, index: int, pod: PodAsk, rows: Ints | slice, draft: _Draft) -> bool:
+        if pod.pod.share:
+            return self._fill_by_score(index, pod, rows, draft)
+        among = np.arange(len(self))[rows]
+        chosen = aligned(self.free, pod.request, among[self.room(pod)[among] > 0], pod.count)
+        for row, count in chosen or ():
+            self.take(pod, row, count)
+            draft.put(index, row, count)
+        return chosen is not None
 
     def _fill_rows(self, index: int, pod: PodAsk, rows: Ints | slice, draft: _Draft, tight: bool) -> bool:
         chosen = spread(self.room(pod)[rows], pod.count, self._ranking.look(pod).score[rows], tight)

@@ -5,18 +5,21 @@ together need as many devices. Where the order leaves the choice open the plan m
 therefore choose the set of most value.
 
 The search knows neither nodes nor quotas. It asks a `Trial`, which takes a candidate and
-gives it back in reverse order, so that the placement code itself says what fits. It is a
-limited discrepancy search (Harvey and Ginsberg, IJCAI 1995) with bounds: from each of the
-given orders first the greedy set, then every set with one refusal of a candidate that
-would have fitted, then with two, and so on. It stops at its budget, and what it returns
-is never worth less than the greedy set of the first order.
+gives it back in reverse order, so that the placement code itself says what fits. First
+comes a limited discrepancy search (Harvey and Ginsberg, IJCAI 1995) with bounds: from each
+of the given orders the greedy set, then every set with one refusal of a candidate that
+would have fitted, then with two, and so on. It knows one way in which a candidate is
+placed; what is left of the budget goes to changing the best set (`climb`), which tries the
+others too. What is returned is never worth less than the greedy set of the first order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from scheduler.queueing.climb import climb
 
 Token = TypeVar("Token")
 
@@ -49,38 +52,57 @@ class Choice:
     picks: tuple[tuple[int, int], ...]
     value: int
     tries: int  # calls of `take`
-    complete: bool  # whether the search ended by itself: at the bound, or with nothing left to look at
+    complete: bool  # whether nothing better is possible: at the bound, or with nothing left to look at
 
 
-def choose(options: Sequence[int], trial: Trial[Token], orders: Sequence[Sequence[int]], budget: int = 512) -> Choice:
+def choose(
+    options: Sequence[int],
+    trial: Trial[Token],
+    orders: Sequence[Sequence[int]],
+    budget: int = 512,
+    ranks: Sequence[int] = (),
+    ways: int = 1,
+) -> Choice:
     """The best set found within `budget` calls of `trial.take`; the trial is left as it was.
 
-    `options`: in how many ways each candidate can be admitted, the best first. `orders`:
-    permutations of the candidates to start from, the plan's own first; one in which those
-    that are hard to place come first helps most. Among sets of equal value the first one
-    found stays, so that nothing changes for nothing.
+    `options`: by how many options each candidate can be admitted, the best first. `ways`: there
+    are so many times `options` of them: those of the first way, then those of the second, and so
+    on. `orders`: permutations of the candidates to start from, the plan's own first; one in
+    which those that are hard to place come first helps most. `ranks`: of candidates, 0 the
+    first; all equal when absent. Among sets of equal value the first one found stays, so that
+    nothing changes for nothing.
     """
-    search = _Search(options, trial, trial.bound(range(len(options))), budget)
-    ways = list(dict.fromkeys(tuple(order) for order in orders))
-    for discrepancies in range(sum(options) + 1):
+    search = _Search(options, trial, trial.bound(range(len(options))))
+    starts = list(dict.fromkeys(tuple(order) for order in orders))
+    exhausted = _by_discrepancies(search, starts, budget // 2 if ways > 1 else budget)
+    search.allow(budget - search.tries)
+    if not search.over and ways > 1:
+        climb(search, starts, ranks or [0] * len(options), options, ways)
+    return search.choice(complete=search.worth >= search.bound or (exhausted and ways == 1))
+
+
+def _by_discrepancies(search: _Search[Token], starts: Sequence[tuple[int, ...]], budget: int) -> bool:
+    """Whether all was looked at."""
+    for discrepancies in range(search.most + 1):
         search.cut = False
-        for done, order in enumerate(ways):
+        for done, order in enumerate(starts):
             # An even part of what is left for each order, so that the first does not use it up.
-            search.allow((budget - search.tries) // (len(ways) - done))
+            search.allow((budget - search.tries) // (len(starts) - done))
             search.descend(order, 0, discrepancies, 0)
             if search.worth >= search.bound or search.tries >= budget:
-                return search.choice(complete=search.worth >= search.bound)
+                return False
         if not search.cut:
-            break  # more discrepancies would find nothing that was not seen
-    return search.choice(complete=True)
+            return True  # more discrepancies would find nothing that was not seen
+    return True
 
 
 class _Search(Generic[Token]):
-    def __init__(self, options: Sequence[int], trial: Trial[Token], bound: int, budget: int) -> None:
+    def __init__(self, options: Sequence[int], trial: Trial[Token], bound: int) -> None:
         self.bound, self.worth = bound, 0
         self.tries = 0
+        self.most = sum(options)
         self.cut = False  # a branch was not followed for want of discrepancies
-        self._options, self._trial, self._stop = options, trial, budget
+        self._options, self._trial, self._stop = options, trial, 0
         self._picked: list[tuple[int, int]] = []
         self._best: tuple[tuple[int, int], ...] = ()
 
@@ -95,6 +117,35 @@ class _Search(Generic[Token]):
 
     def choice(self, *, complete: bool) -> Choice:
         return Choice(self._best, self.worth, self.tries, complete)
+
+    def _in_way(self, candidate: int, first: int) -> list[int]:
+        many = self._options[candidate]
+        start = first - first % max(many, 1)
+        return sorted(range(start, start + many), key=lambda option: option != first)
+
+    def greedy(self, order: Sequence[int], first: Mapping[int, int]) -> tuple[int, list[int]]:
+        """One by one, each by the first option that fits: (worth, who was left out).
+
+        `first`: the option that is tried first, by candidate, before the others of its way; 0 when absent.
+        """
+        worth, left_out, taken = 0, [], []
+        for candidate in order:
+            for option in self._in_way(candidate, first.get(candidate, 0)):
+                if self.tries >= self._stop:
+                    break
+                self.tries += 1
+                found = self._trial.take(candidate, option)
+                if found is not None:
+                    taken.append((candidate, option, found))
+                    worth += found.gain
+                    break
+            else:
+                left_out.append(candidate)
+        if worth > self.worth:
+            self._best, self.worth = tuple((candidate, option) for candidate, option, _ in taken), worth
+        for candidate, _, found in reversed(taken):
+            self._trial.give_back(candidate, found.token)
+        return worth, left_out
 
     def descend(self, order: tuple[int, ...], at: int, discrepancies: int, worth: int) -> None:
         """Decide the candidates from position `at` on, with so many refusals of one that would fit."""

@@ -11,7 +11,7 @@ import numpy as np
 from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask
 from scheduler.placement.bestfit import Assignment, Ints
-from scheduler.placement.pool_supply import Placement, PoolSupply
+from scheduler.placement.pool_supply import Placement, PoolSupply, Way
 from scheduler.reserving.backfill import ends_before
 from scheduler.reserving.holds import Held, needed
 from scheduler.reserving.reservation import PATIENCE, Basis, Hold, Rank, Reservation, Reservations, rank_of
@@ -99,14 +99,14 @@ class Book:
         held = self._find(workload)
         return held.reservation if held is not None else self._nominated.get(workload)
 
-    def place(self, blocked: Blocked, pool: str, limit: int) -> Placement | None:
+    def place(self, blocked: Blocked, pool: str, limit: int, way: Way = "scored") -> Placement | None:
         """`PoolSupply.place`, without delaying a reservation; the workload's own is dropped when it succeeds.
 
         First on room that nobody holds, then on its own, on that of lower priorities and of
         younger ones, and on room that is held for a time when this workload will have ended.
         """
         supply, own = self._timelines[pool].room.supply, self._find(blocked.workload)
-        placed = supply.place(blocked.ask, limit)
+        placed = supply.place(blocked.ask, limit, way)
         if placed is None:
             duration = blocked.runtime if blocked.runtime > 0 else None
             rank = own.reservation.rank if own is not None else blocked.rank
@@ -190,6 +190,12 @@ class Book:
         if here:
             end = self._now + blocked.runtime if blocked.runtime > 0 else np.inf
             self._started[pool].append(Release(blocked.workload, *by_row(blocked.ask, here), end))
+
+    def forget_started(self, workload: str) -> None:
+        """It was placed by this plan, and has been taken back."""
+        for name, started in self._started.items():
+            self._started[name] = [one for one in started if one.workload != workload]
+        self._misses.clear()
 
     def drop(self, workload: str) -> None:
         """Its room is everybody's again."""

@@ -86,3 +86,39 @@ def test_when_all_fit_nothing_is_searched() -> None:
     trial = Bins([1, 2, 3], [6])
     assert len(choose([1, 1, 1], trial, [(0, 1, 2), (2, 1, 0)]).picks) == 3
     assert trial.tries == 3
+
+
+class Shelves:
+    """Two equal boxes on shelves: the first way puts them side by side where a long one would go, the second does not."""
+
+    def __init__(self) -> None:
+        self.free, self.tries = [4, 2], 0
+
+    def take(self, candidate: int, option: int) -> Taken[tuple[int, int]] | None:
+        """Options: the long shelf, then (of the second way) the short one."""
+        self.tries += 1
+        size = (2, 4)[candidate]
+        if self.free[option] < size:
+            return None
+        self.free[option] -= size
+        return Taken(size, (option, size))
+
+    def give_back(self, candidate: int, token: tuple[int, int]) -> None:
+        self.free[token[0]] += token[1]
+
+    def bound(self, candidates) -> int:
+        return sum((2, 4)[one] for one in candidates)
+
+
+def test_another_way_to_place_the_first_leaves_room_for_the_second() -> None:
+    shelves = Shelves()
+    found = choose([1, 1], shelves, [(0, 1)], budget=64, ranks=[0, 1], ways=2)
+    assert found.value == 6
+    assert found.picks in {((0, 1), (1, 0)), ((1, 0), (0, 1))}
+    assert shelves.free == [4, 2]
+    assert found.tries <= 64
+    assert choose([1, 1], Shelves(), [(0, 1)], budget=64, ranks=[0, 1], ways=2) == found
+
+
+def test_nothing_to_choose_from_is_no_choice() -> None:
+    assert choose([0, 0], Shelves(), [(0, 1)], budget=8, ways=2).picks == ()
