@@ -16,7 +16,8 @@ from prometheus_client.registry import Collector
 
 from crds.errors import KekkaiError
 from keymgmt.json_logs import configure
-from operators import keys, pools, tenants, workloads
+from operators import dataflow, keys, pools, tenants, workloads
+from operators.dataflow.external_metrics import ExternalMetrics, front_proxy
 from operators.keys.service import KeyServiceClient
 from operators.planning.decisions import Decisions
 from operators.planning.family import Family
@@ -46,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
         default=4 * 3600.0,
         help="time after which a tenant's past use counts half when tenants take turns; 0: only what it holds counts",
     )
+    out.add_argument("--prometheus-url", help="base URL of the Prometheus that services' signals are read from")
+    out.add_argument("--prometheus-ca", type=Path, help="CA certificate (PEM) that its TLS must chain to")
+    out.add_argument("--prometheus-token-file", type=Path, help="file with a bearer token for it")
+    out.add_argument("--external-metrics-port", type=int, default=0, help="serve external.metrics.k8s.io here; 0: not")
+    out.add_argument("--external-metrics-address", default="0.0.0.0", help="address that it listens on")  # noqa: S104
+    out.add_argument("--external-metrics-certificate", type=Path, help="its serving certificate (PEM)")
+    out.add_argument("--external-metrics-key", type=Path, help="the key of that certificate (PEM)")
     out.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     return out
 
@@ -56,6 +64,8 @@ def build(
     service: KeyServiceClient | None,
     half_life: float = 0.0,
     kinds: Sequence[QueuedKind] = (),
+    prometheus: dataflow.Prometheus | None = None,
+    readings: dataflow.Readings | None = None,
 ) -> list[Controller]:
     """All controllers, over one feed of the fleet. `kinds`: what is queued beside Jobs and plain pods."""
     decisions = Decisions()
@@ -65,6 +75,7 @@ def build(
         *pools.controllers(cluster, stores, feed),
         *workloads.controllers(cluster, stores, feed, decisions),
         *tenants.controllers(cluster, stores),
+        *dataflow.controllers(cluster, stores, prometheus, readings),
     ]
     if service is not None:
         out += keys.controllers(cluster, stores, service)
@@ -91,6 +102,10 @@ async def serve(given: argparse.Namespace) -> None:
     service = None
     if given.keys_url:
         service = KeyServiceClient(given.keys_url, given.keys_ca, given.keys_token_file)
+    prometheus = None
+    if given.prometheus_url:
+        prometheus = dataflow.Prometheus(given.prometheus_url, given.prometheus_ca, given.prometheus_token_file)
+    readings, metrics = dataflow.Readings(), None
     try:
         async with await Cluster.connect(given.kubeconfig) as cluster:
             if given.metrics_port:
@@ -98,12 +113,20 @@ async def serve(given: argparse.Namespace) -> None:
                 start_http_server(given.metrics_port, given.metrics_address)
             stores = Stores()
             kinds = await served_at_start(cluster, stop)
-            controllers = build(cluster, stores, service, given.usage_half_life_seconds, kinds)
+            controllers = build(cluster, stores, service, given.usage_half_life_seconds, kinds, prometheus, readings)
             runtime = Runtime(cluster, stores, controllers, given.kubeconfig, given.resync_seconds)
+            if given.external_metrics_port:
+                metrics = ExternalMetrics(cluster, readings, await front_proxy(cluster))
+                where = given.external_metrics_address, given.external_metrics_port
+                await metrics.start(*where, given.external_metrics_certificate, given.external_metrics_key)
             log.info("operators start")
             await runtime.run(stop)
             log.info("operators end")
     finally:
+        if metrics is not None:
+            await metrics.stop()
+        if prometheus is not None:
+            await prometheus.close()
         if service is not None:
             await service.close()
 
@@ -114,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = cli.parse_args(arguments)
     if given.keys_url and not given.keys_token_file:
         cli.error("--keys-url needs --keys-token-file")
+    if given.external_metrics_port and not (given.external_metrics_certificate and given.external_metrics_key):
+        cli.error("--external-metrics-port needs --external-metrics-certificate and --external-metrics-key")
     configure(given.log_level)
     try:
         asyncio.run(serve(given))
