@@ -56,9 +56,10 @@ format: setup ## Format and mend what ruff can
 
 generate: setup ## Write the CRD manifests and the API reference from the models
 	@$(BIN)/python -m crds.generate
+	@$(BIN)/python -m operators.pools.externalgrpc.wire.generate
 
 check-generated: generate
-	@git diff --exit-code -- crds/manifests docs/reference || { echo "generated files differ: run make generate and commit"; exit 1; }
+	@git diff --exit-code -- crds/manifests docs/reference operators/pools/externalgrpc/wire || { echo "generated files differ: run make generate and commit"; exit 1; }
 
 bench: binaries ## Benchmarks: ratios against a peer or a bound measured in the same run
 	@for b in $(filter-out bench/__init__.py bench/queue_scale.py,$(wildcard bench/*.py)); do echo "== $$b"; $(BIN)/python $$b || exit 1; done

@@ -15,6 +15,7 @@ from operators.pools.leaks import LeakController
 from operators.pools.machines import MachineController
 from operators.pools.ordering import Ordering
 from operators.pools.providers import Provider, Providers
+from operators.pools.providers.externalgrpc import ExternalGrpcProvider
 from operators.pools.providers.kwok import KwokProvider
 from operators.pools.providers.redfish import RedfishProvider
 from operators.pools.providers.watched import Watched
@@ -23,7 +24,11 @@ from operators.runtime import Cluster, Controller, Stores
 
 def controllers(cluster: Cluster, stores: Stores, feed: Feed) -> list[Controller]:
     """The controllers of this operator, to be run beside the planner over the same feed."""
-    made: list[Provider] = [KwokProvider(cluster, stores), RedfishProvider(cluster, stores)]
+    made: list[Provider] = [
+        KwokProvider(cluster, stores),
+        RedfishProvider(cluster, stores),
+        ExternalGrpcProvider(cluster),
+    ]
     providers = Providers(Watched(provider) for provider in made)
     backoff = Backoff(time.monotonic)
     return [
