@@ -24,6 +24,7 @@ from operators.planning.family import Family
 from operators.planning.feed import Feed
 from operators.planning.planner import Planner
 from operators.planning.queued_kind import QueuedKind
+from operators.pools import externalgrpc
 from operators.runtime import Cluster, Controller, Runtime, Stores
 from operators.workloads.integrations import ALWAYS
 from operators.workloads.integrations.discovery import served_at_start
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--external-metrics-address", default="0.0.0.0", help="address that it listens on")  # noqa: S104
     out.add_argument("--external-metrics-certificate", type=Path, help="its serving certificate (PEM)")
     out.add_argument("--external-metrics-key", type=Path, help="the key of that certificate (PEM)")
+    externalgrpc.add_arguments(out)
     out.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     return out
 
@@ -106,6 +108,7 @@ async def serve(given: argparse.Namespace) -> None:
     if given.prometheus_url:
         prometheus = dataflow.Prometheus(given.prometheus_url, given.prometheus_ca, given.prometheus_token_file)
     readings, metrics = dataflow.Readings(), None
+    autoscaler = None
     try:
         async with await Cluster.connect(given.kubeconfig) as cluster:
             if given.metrics_port:
@@ -119,10 +122,13 @@ async def serve(given: argparse.Namespace) -> None:
                 metrics = ExternalMetrics(cluster, readings, await front_proxy(cluster))
                 where = given.external_metrics_address, given.external_metrics_port
                 await metrics.start(*where, given.external_metrics_certificate, given.external_metrics_key)
+            autoscaler = await externalgrpc.serve(given, cluster, stores, runtime.ready.is_set)
             log.info("operators start")
             await runtime.run(stop)
             log.info("operators end")
     finally:
+        if autoscaler is not None:
+            await autoscaler.stop(1.0)
         if metrics is not None:
             await metrics.stop()
         if prometheus is not None:
@@ -139,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cli.error("--keys-url needs --keys-token-file")
     if given.external_metrics_port and not (given.external_metrics_certificate and given.external_metrics_key):
         cli.error("--external-metrics-port needs --external-metrics-certificate and --external-metrics-key")
+    externalgrpc.check_arguments(cli, given)
     configure(given.log_level)
     try:
         asyncio.run(serve(given))

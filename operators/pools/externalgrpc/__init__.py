@@ -5,7 +5,8 @@ its Machines. From there on they live as all others do. It must not decide how m
 machines there are: the autoscaler does.
 """
 
+from operators.pools.externalgrpc.command_line import add_arguments, check_arguments, serve
 from operators.pools.externalgrpc.server import Listening, listen
 from operators.pools.externalgrpc.service import CloudProvider
 
-__all__ = ["CloudProvider", "Listening", "listen"]
+__all__ = ["CloudProvider", "Listening", "add_arguments", "check_arguments", "listen", "serve"]
