@@ -40,6 +40,19 @@ class Eviction:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """A running workload goes on, but for its pods on nodes that are gone: these go elsewhere.
+
+    `lost`: the nodes; `placements`: all that it holds from now on.
+    """
+
+    workload: str
+    lost: tuple[str, ...]
+    placements: tuple[Placed, ...]
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class MachineRequest:
     """A machine to make. The name is deterministic: the same need asks for the same machine."""
 
@@ -98,6 +111,7 @@ class Plan:
 
     admissions: tuple[Admission, ...] = ()
     evictions: tuple[Eviction, ...] = ()
+    moves: tuple[Move, ...] = ()
     machine_requests: tuple[MachineRequest, ...] = ()
     machine_removals: tuple[MachineRemoval, ...] = ()
     waiting: Reasons = field(default_factory=NobodyWaits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import inf
 
 from scheduler.autoscale.forecast import Outlook, observed
@@ -41,6 +41,7 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
             again.run(first)
             walk = again
     scratch, admitting, book = walk.scratch, walk.admitting, walk.book
+    moved = {one.workload for one in walk.moves}
     claiming = Claiming(scratch, admitting, book, walk.making_room.candidates)
     claiming.run(walk.order, walk.strict)
     reserving = Reserving(scratch, admitting, book)
@@ -57,7 +58,8 @@ def plan(fleet: Fleet, memory: Memory, now: float, ordering: Ordering = by_share
     lapses = [known.lapses(outlooks[name]) for name, known in arrivals.items()]
     decided = Plan(
         admissions=tuple(admitting.admissions),
-        evictions=tuple(_each_once([*_lost(fleet), *_drained(fleet), *claiming.evictions])),
+        evictions=tuple(_each_once([*_lost(fleet, moved), *_drained(fleet), *claiming.evictions])),
+        moves=walk.moves,
         machine_requests=tuple(sorted(scratch.machine_requests, key=lambda request: (request.pool, request.name))),
         machine_removals=gone.removals,
         waiting=Waits(scratch, admitting, claiming, reservations),
@@ -90,13 +92,13 @@ def _earliest(wakes: Iterable[float | None], fleet: Fleet, now: float) -> float 
     return min((at for at in (*wakes, *waiting) if at is not None and now < at < inf), default=None)
 
 
-def _lost(fleet: Fleet) -> list[Eviction]:
-    """Workloads whose node is gone: they must wait again, whole."""
+def _lost(fleet: Fleet, moved: Collection[str]) -> list[Eviction]:
+    """Workloads whose node is gone, and that are not moved in part: they must wait again, whole."""
     lost: dict[str, str] = {}
     for node in sorted(fleet.claims.homeless):
         for holder in fleet.workload_holders(node):
             lost.setdefault(holder, node)
-    return [Eviction(key, reasons.node_lost(node)) for key, node in sorted(lost.items())]
+    return [Eviction(key, reasons.node_lost(node)) for key, node in sorted(lost.items()) if key not in moved]
 
 
 def _drained(fleet: Fleet) -> list[Eviction]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crds.labels import FULL_PARALLELISM
-from operators.planning.queued_kind import Counts, End, end_by_condition
+from operators.planning.queued_kind import Counts, End, QueuedKind, end_by_condition
 from operators.runtime.resources import RESOURCES, ResourceType
 from scheduler.objects.fleet_objects import has_ended
 from scheduler.objects.job_shape import POD_SET, full_parallelism, pods_at_once, shape_of
@@ -77,3 +77,8 @@ def _parallelism(job: Object, admitted: Counts) -> int:
 
 
 BATCH_JOB = BatchJob()
+
+
+def movable(kind: QueuedKind) -> bool:
+    """Whether its controller makes a lost pod again while the others run, so that it may go to another node."""
+    return kind.mark == BATCH_JOB.mark

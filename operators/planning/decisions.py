@@ -7,14 +7,14 @@ the process, and then the next plan decides anew from what was written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from crds.conditions import timestamp
 from operators.planning.telling import Telling
-from scheduler import Admission, MachineRequest, PodSet, Reason
+from scheduler import Admission, MachineRequest, Move, Placed, PodSet, Reason
 
 Wake = Callable[[str], None]
 
@@ -30,17 +30,36 @@ class Admitted:
 
     def wire(self) -> dict[str, Any]:
         """status.admission of the Workload."""
-        placements = []
-        for one in self.admission.placements:
-            entry: dict[str, Any] = {"podSet": one.pod_set, "node": one.node, "count": one.count}
-            if one.devices:
-                entry["devices"] = list(one.devices)
-            placements.append(entry)
         return {
             "accelerator": self.admission.accelerator,
             "admittedAt": timestamp(datetime.fromtimestamp(self.at, UTC)),
-            "placements": placements,
+            "placements": placements_wire(self.admission.placements),
         }
+
+
+def placements_wire(placements: Iterable[Placed]) -> list[dict[str, Any]]:
+    """status.admission.placements."""
+    out = []
+    for one in placements:
+        entry: dict[str, Any] = {"podSet": one.pod_set, "node": one.node, "count": one.count}
+        if one.devices:
+            entry["devices"] = list(one.devices)
+        out.append(entry)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A move of this very Workload object: lost pods go elsewhere while the others run."""
+
+    uid: str
+    move: Move
+
+    def of(self, workload: Mapping[str, Any]) -> dict[str, Any]:
+        """The Workload as it will be once the move is written."""
+        status = workload.get("status") or {}
+        admission = {**(status.get("admission") or {}), "placements": placements_wire(self.move.placements)}
+        return {**workload, "status": {**status, "admission": admission}}
 
 
 @dataclass(slots=True)
@@ -48,6 +67,7 @@ class Decisions:
     """Workloads by `namespace/name`, machines by name."""
 
     admissions: dict[str, Admitted] = field(default_factory=dict)
+    moves: dict[str, Moved] = field(default_factory=dict)
     evictions: dict[str, Reason] = field(default_factory=dict)
     waiting: dict[str, tuple[Reason, ...]] = field(default_factory=dict)
     requests: dict[str, MachineRequest] = field(default_factory=dict)
@@ -72,4 +92,5 @@ class Decisions:
         """The workload is gone or ended: nothing on the desk is about it any more."""
         self.admissions.pop(key, None)
         self.evictions.pop(key, None)
+        self.moves.pop(key, None)
         self.telling.forget(key)

@@ -14,10 +14,11 @@ from typing import Any
 
 from crds.conditions import EVICTED, FINISHED, is_true
 from crds.labels import MACHINE, READY, TENANT
+from operators.planning.batch_job import movable
 from operators.planning.coverage import Coverage
 from operators.planning.decisions import Decisions
 from operators.planning.family import Family
-from operators.planning.holding import admitted_places, held
+from operators.planning.holding import admitted_places, held, without_left_behind
 from operators.planning.outlook import shut_out
 from operators.planning.ownership import governing_workload, runs_elsewhere
 from operators.planning.position import position
@@ -237,6 +238,9 @@ class Feed:
         finished = is_true(workload, FINISHED)
         if not spec.get("tenant") or not (spec.get("podSets") or finished):
             return None  # its controller has refused it, or has not seen it yet
+        moved = self.decisions.moves.get(key)
+        if moved is not None and moved.uid == workload["metadata"].get("uid"):
+            workload = moved.of(workload)
         admission = (workload.get("status") or {}).get("admission")
         assumed = self.decisions.admissions.get(key)
         if assumed is not None and assumed.uid != workload["metadata"].get("uid"):
@@ -245,6 +249,7 @@ class Feed:
         elsewhere = runs_elsewhere(workload)
         job = None if elsewhere else self.family.governed(workload)
         pods = self._coverage.pods(key, workload, job) if admission is not None and not finished else []
+        pods, _ = without_left_behind(workload, pods, lambda node: self._nodes.get(node) is not None)
         placements: Iterable[tuple[str, str, int]] = ()
         accelerator = ""
         if finished:
@@ -275,6 +280,7 @@ class Feed:
             and not shut_out(workload),
             admitted_at=float(int(assumed.at)) if assumed is not None else 0.0,  # as it will be written
             checkpointed_at=translate.last_checkpoint([job, *pods] if job is not None else pods),
+            movable=not elsewhere and movable(self.family.kind_for(workload)),
         )
 
     def _refresh_pod(self, key: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from crds.labels import HOSTNAME, SCHEDULING_GATE
@@ -33,6 +33,22 @@ def occupied(pods: Iterable[Object]) -> Counter[str]:
 def occupied_places(pods: Iterable[Object], kind: QueuedKind = BATCH_JOB) -> Counter[tuple[str, str]]:
     """(pod set, node) → pods that are on it or pinned to it and have not ended."""
     return Counter((kind.pod_set_of(pod), node) for pod in pods if not has_ended(pod) and (node := pinned_node(pod)))
+
+
+def without_left_behind(
+    workload: Object, pods: Sequence[Object], node_exists: Callable[[str], bool]
+) -> tuple[Sequence[Object], tuple[Object, ...]]:
+    """(the others, pods on nodes that are gone and that the admission does not name any more).
+
+    Others have taken the place of the latter; no kubelet will end them.
+    """
+    places = {node for _, node, _ in admitted_places(workload)}
+    behind = tuple(
+        pod
+        for pod in pods
+        if not has_ended(pod) and (node := pinned_node(pod)) and node not in places and not node_exists(node)
+    )
+    return [pod for pod in pods if pod not in behind] if behind else pods, behind
 
 
 def admitted_places(workload: Object) -> tuple[Held, ...]:

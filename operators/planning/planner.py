@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from operators.planning.decisions import Admitted, Decisions
+from operators.planning.decisions import Admitted, Decisions, Moved
 from operators.planning.feed import KINDS, Feed
 from operators.runtime import Key, Touches, WorkQueue
 from scheduler import Memory, Plan, plan
@@ -24,6 +24,7 @@ _SHARE = 3.0  # a plan that takes long makes the next one wait this many times l
 SECONDS = Histogram("kekkai_plan_seconds", "Time of one planning cycle.")
 ADMISSIONS = Counter("kekkai_admissions_total", "Workloads admitted.")
 EVICTIONS = Counter("kekkai_evictions_total", "Workloads evicted, by reason.", ["reason"])
+REPLACED = Counter("kekkai_nodes_replaced_total", "Nodes replaced within workloads that went on running.")
 WAITING = Gauge("kekkai_workloads_waiting", "Workloads that wait.")
 HOLDING = Gauge("kekkai_workloads_known", "Workloads in the fleet, the finished ones included.")
 
@@ -95,6 +96,12 @@ class Planner:
                 desk.tell("workload", eviction.workload)
                 feed.mark("Workload", eviction.workload)
                 EVICTIONS.labels(eviction.reason.code).inc()
+        for move in decided.moves:
+            if move.workload not in desk.evictions and move.workload not in feed.stopping:
+                desk.moves[move.workload] = Moved(feed.fleet.workloads[move.workload].uid, move)
+                desk.tell("workload", move.workload)
+                feed.mark("Workload", move.workload)
+                REPLACED.inc(len(move.lost))
         for request in decided.machine_requests:
             if request.name not in desk.requests:
                 desk.requests[request.name] = request

@@ -14,6 +14,7 @@ from prometheus_client import Counter, Histogram
 from crds.conditions import ADMITTED, FINISHED, PODS_READY, READY, find, is_true
 from crds.labels import MANAGER_WORKLOADS
 from crds.workload import WorkloadStatus
+from operators.planning.batch_job import movable
 from operators.planning.decisions import Decisions
 from operators.planning.family import Family
 from operators.planning.ownership import owning_job, runs_elsewhere
@@ -24,6 +25,7 @@ from operators.workloads.events import Events
 from operators.workloads.lifecycle import QUEUED, Outcome, View, decide
 from operators.workloads.namespaces import is_ready
 from operators.workloads.pinning import Pin, patch
+from scheduler.explain.reasons import NODE_REPLACED
 from scheduler.objects.fleet_objects import seconds
 from scheduler.objects.shape import Shape
 
@@ -104,6 +106,8 @@ class WorkloadController:
         outcome = external.decide(view) if elsewhere else decide(view)
         if view.admitted is not None and not _admits(outcome):
             self._drop_admission(key)
+        if view.moved is not None and not _moves(outcome):
+            self._drop_move(_text(workload))
         pause = await self._write(key, workload, outcome)
         if outcome.suspend is not None and view.job is not None:
             await self._suspend(view, outcome.suspend, outcome.counts)
@@ -125,6 +129,8 @@ class WorkloadController:
             namespace_ready=is_ready(self.namespaces.get(namespace)),
             admitted=self.decisions.admissions.get(key),
             eviction=self.decisions.evictions.get(key),
+            movable=movable(kind),
+            moved=self.decisions.moves.get(key),
             waiting=self.decisions.waiting.get(key, ()),
             position=lambda: self.decisions.position(key),
             node_exists=lambda node: self.nodes.get(node) is not None,
@@ -171,6 +177,8 @@ class WorkloadController:
         if _admits(outcome):
             self.decisions.admissions.pop(text, None)
             ADMISSION_WAIT.observe(max(0.0, time.time() - seconds(workload["metadata"]["creationTimestamp"])))
+        if _moves(outcome):
+            self.decisions.moves.pop(text, None)
         if outcome.warning:
             self.decisions.evictions.pop(text, None)
         if is_true(fresh, FINISHED):
@@ -184,6 +192,10 @@ class WorkloadController:
     def _drop_admission(self, key: Key) -> None:
         text = f"{key[0]}/{key[1]}"
         if self.decisions.admissions.pop(text, None) is not None:
+            self.decisions.tell("workload-void", text)
+
+    def _drop_move(self, text: str) -> None:
+        if self.decisions.moves.pop(text, None) is not None:
             self.decisions.tell("workload-void", text)
 
     def _forget(self, key: Key) -> None:
@@ -231,6 +243,10 @@ class WorkloadController:
 
 def _admits(outcome: Outcome) -> bool:
     return outcome.event is not None and outcome.event.code == ADMITTED
+
+
+def _moves(outcome: Outcome) -> bool:
+    return outcome.event is not None and outcome.event.code == NODE_REPLACED
 
 
 def _only_informs(workload: Object, status: Mapping[str, Any]) -> bool:

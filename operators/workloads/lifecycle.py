@@ -16,8 +16,8 @@ from typing import Any
 
 from crds.conditions import ADMITTED, EVICTED, FINISHED, PODS_READY, READY, find, is_true
 from operators.planning.batch_job import BATCH_JOB
-from operators.planning.decisions import Admitted
-from operators.planning.holding import admitted_counts, held, pinned_node
+from operators.planning.decisions import Admitted, Moved
+from operators.planning.holding import admitted_counts, held, pinned_node, without_left_behind
 from operators.planning.outlook import (
     MAXIMUM_RUNTIME_EXCEEDED,
     PODS_READY_TIMEOUT,
@@ -60,6 +60,8 @@ class View:
     now: datetime
     kind: QueuedKind = BATCH_JOB  # of `job`, which is the object that is governed, whatever its kind
     position: Callable[[], int | None] = lambda: None  # in its tenant's line
+    movable: bool = False  # lost pods come again one by one: the planner says whether they go elsewhere
+    moved: Moved | None = None  # decided by the planner, not written yet
     name_taken: bool = False  # a Job that it did not make has the name of the one it would make
 
 
@@ -90,6 +92,8 @@ def decide(view: View) -> Outcome:
     if (view.workload.get("status") or {}).get("admission") is not None:
         if is_true(view.workload, EVICTED):
             return _stop(view)
+        if view.moved is not None and may_move(view, view.moved):
+            return _move(view, view.moved)
         why = stop_reason(view)
         return _evict(view, why) if why is not None else _run(view)
     if view.admitted is not None and holds_good(view, view.admitted):
@@ -132,14 +136,23 @@ def stop_reason(view: View) -> Reason | None:
         return Reason(INACTIVE, "spec.active is false", "set spec.active to true")
     if view.job is None:
         return Reason(JOB_MISSING, "its Job was deleted", "")
-    for _, node, _ in held(view.workload, view.job, view.pods, False, view.kind):
-        if not view.node_exists(node):
-            return Reason(NODE_LOST, f"node {node} is gone", "it waits for another")
     if view.eviction is not None:
         return view.eviction
+    pods, _ = without_left_behind(view.workload, view.pods, view.node_exists)
+    places = {node: view.node_exists(node) for _, node, _ in held(view.workload, view.job, pods, False, view.kind)}
+    lost = [node for node, exists in places.items() if not exists]
+    if lost and not (view.movable and any(places.values())):
+        return Reason(NODE_LOST, f"node {lost[0]} is gone", "it waits for another")
     if view.kind.is_suspended(view.job) and not _same_pods(view):
         return Reason(PODS_CHANGED, "its pods are not those that were admitted", "it is queued again")
     return check_to_stop(view.workload) or overdue(view.workload, view.now)
+
+
+def may_move(view: View, moved: Moved) -> bool:
+    """Whether a move is still about what the Workload is now, and may be made."""
+    if moved.uid != view.workload["metadata"]["uid"] or view.job is None or view.eviction is not None:
+        return False
+    return view.workload["spec"].get("active", True) and all(view.node_exists(p.node) for p in moved.move.placements)
 
 
 def _same_pods(view: View) -> bool:
@@ -184,11 +197,24 @@ def _admit(view: View, decision: Admitted) -> Outcome:
     return Outcome(status.wire(), suspend=False, counts=counts, event=Reason(ADMITTED, message))
 
 
+def _move(view: View, moved: Moved) -> Outcome:
+    """The others run on; pods on nodes that are gone are buried, and their like come again at the new places."""
+    status = Draft(view.workload, view.now)
+    status.admission = moved.of(view.workload)["status"]["admission"]
+    for condition in (ADMITTED, FINISHED, EVICTED):
+        status.keep(condition)
+    again = RECOVERING if _was_ready(view.workload) else "Starting"
+    status.set(PODS_READY, False, again, moved.move.reason.message)
+    status.set(READY, False, again, moved.move.reason.message)
+    return Outcome(status.wire(), suspend=False, bury=_unended(view), event=moved.move.reason, warning=False)
+
+
 def _run(view: View) -> Outcome:
     job = view.job
     assert job is not None  # stop_reason saw to it
     status = Draft(view.workload, view.now)
-    pins, left = assign(view.workload, view.pods, view.kind)
+    pods, behind = without_left_behind(view.workload, view.pods, view.node_exists)
+    pins, left = assign(view.workload, pods, view.kind)
     counts = admitted_counts(view.workload)
     ready = view.kind.ready(job, view.pods, counts)
     why, message = (PODS_READY, "") if ready else ("Starting", "its pods are being started")
@@ -207,7 +233,7 @@ def _run(view: View) -> Outcome:
     status.set(READY, ready, why, message)
     wire = status.wire()
     again = next_look({**view.workload, "status": wire}, view.now)
-    return Outcome(wire, suspend=False, counts=counts, pins=pins, again=again)
+    return Outcome(wire, suspend=False, counts=counts, pins=pins, bury=behind, again=again)
 
 
 def _was_ready(workload: Object) -> bool:

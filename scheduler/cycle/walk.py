@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from scheduler.cycle.admit import Admitting
 from scheduler.cycle.making_room import MakingRoom
+from scheduler.cycle.replacing import replace_lost
 from scheduler.cycle.scratch import Scratch
 from scheduler.decision import Memory
 from scheduler.fleet import Fleet, PoolState, WorkloadState
@@ -23,6 +24,7 @@ class Walk:
         self.scratch = Scratch(fleet, now)
         self.making_room = MakingRoom(self.scratch, memory.reservations)
         self.book = self.making_room.book
+        self.moves = replace_lost(self.scratch)
         self.order = ordering(fleet, self.scratch)
         self.strict = {tenant.name for tenant in fleet.tenants.values() if tenant.strict}
         self.admitting = Admitting(self.scratch, self.book)

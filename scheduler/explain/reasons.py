@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 TENANT_UNKNOWN = "TenantUnknown"
@@ -13,6 +14,7 @@ POOL_AT_MAXIMUM = "PoolAtMaximum"
 TOPOLOGY_TOO_NARROW = "TopologyTooNarrow"
 MACHINES_COMING = "MachinesComing"
 NODE_LOST = "NodeLost"
+NODE_REPLACED = "NodeReplaced"
 CHECK_PENDING = "CheckPending"
 PUT_BACK = "PutBack"
 NOT_ITS_TURN = "NotItsTurn"
@@ -93,6 +95,11 @@ def machines_coming(pool: str, coming: int) -> Reason:
 
 def node_lost(node: str) -> Reason:
     return Reason(NODE_LOST, f"node {node} is gone", "")
+
+
+def node_replaced(nodes: Sequence[str]) -> Reason:
+    which = f"node {nodes[0]} is" if len(nodes) == 1 else f"nodes {', '.join(nodes)} are"
+    return Reason(NODE_REPLACED, f"{which} gone; the pods that were there go to others", "")
 
 
 def check_pending() -> Reason:

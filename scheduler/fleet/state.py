@@ -172,6 +172,7 @@ class WorkloadState:
     not_before: float = 0.0  # put back after a failure: it waits at least until then
     checks_passed: bool = True  # the admission checks of others (budget, residency …) let it pass
     preemptible: bool = True
+    movable: bool = False  # pods of it that are lost come again one by one, while the others run
     flavors: tuple[tuple[str, float], ...] = ()  # (accelerator class, its throughput beside the first); any when empty
 
 

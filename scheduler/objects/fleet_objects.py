@@ -194,6 +194,7 @@ def workload_state(
     active: bool,
     admitted_at: float = 0.0,
     checkpointed_at: float = 0.0,
+    movable: bool = False,
 ) -> WorkloadState:
     """`placements`: what it holds now (see `holding`); the rest says where it is in its life.
 
@@ -223,6 +224,7 @@ def workload_state(
         not_before=seconds((status.get("requeue") or {}).get("notBefore")),
         checks_passed=checks_passed(workload),
         preemptible=spec.get("preemptible", True),
+        movable=movable,
         flavors=tuple((one["type"], float(one.get("throughput", "1"))) for one in spec.get("accelerators") or ()),
     )
 

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crds.conditions import find
-from operators.planning.decisions import Admitted
+from operators.planning.decisions import Admitted, Moved
 from operators.workloads.lifecycle import Outcome, View, decide
-from scheduler import Admission, Placed, Reason
+from scheduler import Admission, Move, Placed, Reason
+from scheduler.explain.reasons import node_replaced
 from scheduler.objects.fleet_objects import pod_sets
 from scheduler.objects.job_shape import Shape, shape_of
 from tests.unit.workloads.workload_objects import NAME, job, pod, workload
@@ -206,3 +207,57 @@ def test_an_admission_in_part_starts_as_many_pods_and_waits_for_no_more() -> Non
     assert up.counts == {"main": 3}
     # It is suspended still, and asks for all of its pods: that is what was admitted, in part.
     assert condition(decide(view(runs, job(4, 8, True))), "PodsReady") == ("False", "Starting")
+
+
+def on(node: str) -> bool:
+    """All nodes exist but x."""
+    return node != "x"
+
+
+def move(*nodes: str, uid: str = "workload-uid") -> Moved:
+    places = tuple(Placed("main", node, 1) for node in nodes)
+    return Moved(uid, Move(f"a/{NAME}", ("x",), places, node_replaced(["x"])))
+
+
+def test_lost_pods_of_a_movable_one_wait_for_the_planner_while_others_run() -> None:
+    pods = [pod("a", "x", "Running"), pod("b", "y", "Running")]
+    one = workload({"x": 1, "y": 1}, count=2)
+    undecided = decide(view(one, job(2, 2, False), pods=pods, node_exists=on, movable=True))
+    assert condition(undecided, "Evicted")[0] == "False"
+    assert undecided.bury == ()
+    alone = decide(view(workload({"x": 2}, count=2), job(2, 2, False), pods=pods[:1], node_exists=on, movable=True))
+    assert condition(alone, "Evicted") == ("True", "NodeLost")
+    why = Reason("NodeLost", "node x is gone", "")
+    refused = decide(view(one, job(2, 2, False), pods=pods, node_exists=on, movable=True, eviction=why))
+    assert condition(refused, "Evicted") == ("True", "NodeLost")
+    assert [p["metadata"]["name"] for p in refused.bury] == ["a"]
+
+
+def test_a_move_is_written_and_its_dead_pods_are_buried() -> None:
+    pods = [pod("a", "x", "Running"), pod("b", "y", "Running")]
+    one = workload({"x": 1, "y": 1}, count=2)
+    moved = decide(view(one, job(2, 2, False), pods=pods, node_exists=on, movable=True, moved=move("y", "z")))
+    assert moved.status is not None
+    assert [p["node"] for p in moved.status["admission"]["placements"]] == ["y", "z"]
+    assert condition(moved, "Admitted")[0] == "True"
+    assert condition(moved, "Evicted")[0] == "False"
+    assert (moved.suspend, [p["metadata"]["name"] for p in moved.bury]) == (False, ["a"])
+    assert moved.event is not None
+    assert moved.event.code == "NodeReplaced"
+
+
+def test_after_a_move_the_new_pod_goes_to_the_new_place_and_what_was_left_behind_is_buried() -> None:
+    one = workload({"y": 1, "z": 1}, count=2)
+    pods = [pod("a", "x", "Running"), pod("b", "y", "Running"), pod("c")]
+    outcome = decide(view(one, job(2, 2, False), pods=pods, node_exists=on, movable=True))
+    assert condition(outcome, "Evicted")[0] == "False"
+    assert [(pin.pod["metadata"]["name"], pin.node) for pin in outcome.pins] == [("c", "z")]
+    assert [p["metadata"]["name"] for p in outcome.bury] == ["a"]
+
+
+def test_a_move_of_another_object_or_to_a_node_that_is_gone_too_is_not_made() -> None:
+    one, pods = workload({"x": 1, "y": 1}, count=2), [pod("a", "x", "Running"), pod("b", "y", "Running")]
+    for stale in (move("y", "z", uid="other"), move("x", "y")):
+        outcome = decide(view(one, job(2, 2, False), pods=pods, node_exists=on, movable=True, moved=stale))
+        assert outcome.status is not None
+        assert [p["node"] for p in outcome.status["admission"]["placements"]] == ["x", "y"]
