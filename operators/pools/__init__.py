@@ -15,7 +15,9 @@ from operators.pools.leaks import LeakController
 from operators.pools.machines import MachineController
 from operators.pools.ordering import Ordering
 from operators.pools.providers import Provider, Providers
+from operators.pools.providers.cluster_api import ClusterApiProvider
 from operators.pools.providers.externalgrpc import ExternalGrpcProvider
+from operators.pools.providers.karpenter import KarpenterProvider
 from operators.pools.providers.kwok import KwokProvider
 from operators.pools.providers.redfish import RedfishProvider
 from operators.pools.providers.watched import Watched
@@ -27,6 +29,8 @@ def controllers(cluster: Cluster, stores: Stores, feed: Feed) -> list[Controller
     made: list[Provider] = [
         KwokProvider(cluster, stores),
         RedfishProvider(cluster, stores),
+        ClusterApiProvider(cluster, stores),
+        KarpenterProvider(cluster),
         ExternalGrpcProvider(cluster),
     ]
     providers = Providers(Watched(provider) for provider in made)

@@ -87,6 +87,14 @@ class MemoryCluster:
             raise ApiFault(409, "AlreadyExists", f"{key} exists")
         return self._leave("create", key, self._store(key, copy.deepcopy(obj)))
 
+    async def request(self, method: str, path: str, query: Any = None, body: Any = None, **_: Any) -> Object:
+        assert method == "POST"
+        key = (path.rpartition("/")[2], body["metadata"].get("namespace") or "", body["metadata"]["name"])
+        self._enter("create", key)
+        if key in self.objects:
+            raise ApiFault(409, "AlreadyExists", f"{key} exists")
+        return self._leave("create", key, self._store(key, copy.deepcopy(body)))
+
     async def apply(self, obj: Object, manager: str, subresource: str = "", force: bool = True) -> Object:
         key = (RESOURCES[obj["kind"]].plural, obj["metadata"].get("namespace") or "", obj["metadata"]["name"])
         self._enter("apply", key)
