@@ -8,8 +8,9 @@ its time to first token the wait plus the prefill. A replica that is asked for s
 what it has, and is paid for until then. A replica is paid for from the moment when it is
 asked for.
 
-Out of target: of the 15-second spans after the first `warm_up` seconds in which requests arrived, those in which the p95 of
-their times to first token is above the target; given in seconds.
+Out of target: of the 15-second spans in which requests arrived, those in which the p95 of
+their times to first token is above the target; given in seconds. The first `warm_up`
+seconds are neither judged nor paid for.
 
 The policies see what a scrape every 15 s shows: requests in flight, of these waiting,
 requests that arrived in the last 30 s, and the p95 of what got its first token in the last
