@@ -16,7 +16,40 @@ from scheduler.fleet.state import WorkloadState
 
 Entry = tuple[float, str]  # (created at, workload)
 _Item = TypeVar("_Item")
-Lines = dict[Shape, list[Entry]]
+
+
+class Lines(dict[Shape, list[Entry]]):
+    """The lines of one tenant and priority by shape; none is empty."""
+
+    __slots__ = ("_heads",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heads: list[tuple[Entry, Shape]] | None = None
+
+    def heads(self) -> list[tuple[Entry, Shape]]:
+        """The oldest of each line, and its shape, the oldest first. Kept until one changes; not to be changed."""
+        if self._heads is None:
+            # Entries differ, so that shapes are never compared.
+            self._heads = sorted((line[0], shape) for shape, line in self.items())
+        return self._heads
+
+    def put(self, shape: Shape, entry: Entry) -> None:
+        """Take in an entry. O(log n) in its line."""
+        line = self.setdefault(shape, [])
+        insort(line, entry)
+        if line[0] is entry:
+            self._heads = None
+
+    def take(self, shape: Shape, entry: Entry) -> None:
+        """The entry does not wait any more."""
+        line = self[shape]
+        at = bisect_left(line, entry)
+        del line[at]
+        if at == 0:
+            self._heads = None
+        if not line:
+            del self[shape]
 
 
 class _Place(NamedTuple):
@@ -55,10 +88,10 @@ class Backlog:
         if self._places.get(workload.key) != place:
             self.drop(workload.key)
             self._places[workload.key] = place
-            insort(
-                self.lines.setdefault(place.priority, {}).setdefault(place.tenant, {}).setdefault(shape, []),
-                place.entry,
-            )
+            tenants = self.lines.setdefault(place.priority, {})
+            if place.tenant not in tenants:
+                tenants[place.tenant] = Lines()
+            tenants[place.tenant].put(shape, place.entry)
             if place.bounded:
                 self.bounded[shape] += 1
             if rights is not None:
@@ -84,15 +117,11 @@ class Backlog:
         if not ages:
             del self.ages[place.priority]
         tenants = self.lines[place.priority]
-        lines = tenants[place.tenant]
-        line = lines[place.shape]
-        del line[bisect_left(line, place.entry)]
-        if not line:
-            del lines[place.shape]
-            if not lines:
-                del tenants[place.tenant]
-                if not tenants:
-                    del self.lines[place.priority]
+        tenants[place.tenant].take(place.shape, place.entry)
+        if not tenants[place.tenant]:
+            del tenants[place.tenant]
+            if not tenants:
+                del self.lines[place.priority]
 
 
 def _take_one(counted: Counter[_Item], item: _Item) -> None:

@@ -40,7 +40,10 @@ class Floors:
 
     def of(self, tenant: str, devices: int = 0, accelerator: str = "") -> Key:
         """The tenant's `path` with so many devices more of the class."""
-        known = self._known.setdefault(self.root(tenant), {})
+        root = self._roots.get(tenant) or self.root(tenant)
+        known = self._known.get(root)
+        if known is None:
+            known = self._known[root] = {}
         found = known.get((tenant, devices, accelerator))
         if found is None:
             found = known[tenant, devices, accelerator] = self._entitlements.path(tenant, accelerator, devices)
@@ -94,6 +97,7 @@ class FairShare:
     def __init__(self, entitlements: Entitlements, floors: Floors, wants: Wants, charged: Set[str]) -> None:
         """`entitlements`: the plan's own view; `charged`: the roots under which it has charged somebody, so far."""
         self._entitlements, self._floors, self._wants, self._charged = entitlements, floors, wants, charged
+        self._wanted: dict[Shape, tuple[int, str]] = {}
 
     def ranked(self, tenants: Mapping[str, object]) -> Iterator[tuple[Key, str]]:
         return (entry for entry in self._floors.ranked() if entry[1] in tenants)
@@ -102,7 +106,10 @@ class FairShare:
         return self._floors.of(tenant)
 
     def after(self, tenant: str, shape: Shape) -> Key:
-        devices, accelerator = self._wants(shape)
+        wanted = self._wanted.get(shape)
+        if wanted is None:
+            wanted = self._wanted[shape] = self._wants(shape)
+        devices, accelerator = wanted
         if self._floors.root(tenant) in self._charged:
             return self._entitlements.path(tenant, accelerator, devices)
         return self._floors.of(tenant, devices, accelerator)

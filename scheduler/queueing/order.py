@@ -7,7 +7,7 @@ and is passed over from then on without a look at each of its workloads.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, KeysView, Mapping, Set
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappop, heappush, heapreplace
 from typing import Protocol
 
 from scheduler.fleet import Fleet, WorkloadState
@@ -15,6 +15,7 @@ from scheduler.fleet.backlog import Entry, Lines
 from scheduler.fleet.shape import Shape
 
 Key = tuple[float, ...]
+Head = tuple[Entry, Shape]
 _FIRST: Entry = (float("-inf"), "")
 
 
@@ -82,48 +83,64 @@ class Turns:
             yield from self._within(lines[priority], stopped)
 
     def _within(self, tenants: dict[str, Lines], stopped: set[str]) -> Iterator[WorkloadState]:
-        """Tenants are opened in the order of their floors, none before its floor comes before all that are open."""
-        floor, live, after = self._order.floor, self._openings.live, self._order.after
-        unopened = self._order.ranked(tenants)
-        following = next(unopened, None)
-        heap: list[tuple[Key, Entry, str]] = []
-        alive: dict[str, Set[Shape]] = {}  # of the opened; kept up to date by the openings
-        cursors: dict[str, _Cursor] = {}
+        """Tenants are looked at in the order of their floors, none before its floor comes before all that were."""
+        floor, after, openings = self._order.floor, self._order.after, self._openings
+        parked = self._fleet.backlog.parked
+        unseen = self._order.ranked(tenants)
+        following = next(unseen, None)
+        heap: list[tuple[Key, Entry, str]] = []  # of the tenants that were looked at
+        alive: dict[str, Set[Shape]] = {}  # of these; kept up to date by the openings
+        cursors: dict[str, _Cursor] = {}  # of those of which something was taken, or passed over
         while True:
-            while following is not None and (not heap or (following[0], _FIRST, following[1]) < heap[0]):
-                key, tenant = following
-                following = next(unopened, None)
+            if following is not None and (not heap or _precedes(following, heap[0])):
+                (key, tenant), entry = following, _FIRST
+                following = next(unseen, None)
                 lines = tenants[tenant]
-                alive[tenant] = live(tenant, lines.keys())
-                if lines.keys().isdisjoint(alive[tenant]):
-                    if tenant in self._strict:
+                live = alive[tenant] = openings.live(tenant, lines.keys())
+                if tenant in self._strict:
+                    if lines.keys().isdisjoint(live):
                         stopped.add(tenant)
-                elif tenant not in stopped:
-                    heappush(heap, (key, _FIRST, tenant))
-            if not heap:
+                    if tenant in stopped:
+                        continue
+                    cursors[tenant] = _Cursor(self._fleet, openings, tenant, lines, live, strict=True)
+            elif heap:
+                key, entry, tenant = heappop(heap)
+                lines, live = tenants[tenant], alive[tenant]
+            else:
                 return
-            key, entry, tenant = heappop(heap)
             cursor = cursors.get(tenant)
-            if cursor is None:
-                lines, strict = tenants[tenant], tenant in self._strict
-                if not strict and lines.keys().isdisjoint(alive[tenant]):
-                    continue  # closed since it was opened
-                cursor = _Cursor(self._fleet, self._openings, tenant, lines, alive[tenant], strict)
-                cursors[tenant] = cursor
-            head = cursor.head()
+            head = _oldest(lines, live) if cursor is None else cursor.head()
+            if cursor is None and head is not None and (head[0][1] in parked or openings.closed(tenant, head[1])):
+                cursor = cursors[tenant] = _Cursor(self._fleet, openings, tenant, lines, live, strict=False)
+                head = cursor.head()
             if head is None:
-                if cursor.stopped:
+                if cursor is not None and cursor.stopped:
                     stopped.add(tenant)
                 continue
-            now = (after(tenant, head), cursor.entry(), tenant)
-            others = [*heap[:1], *([(following[0], _FIRST, following[1])] if following is not None else ())]
-            if now[:2] != (key, entry) and others and now > min(others):
-                heappush(heap, now)
-                continue
+            now = (after(tenant, head[1]), head[0], tenant)
+            if now[0] != key or now[1] != entry:
+                if (heap and now > heap[0]) or (following is not None and _precedes(following, now)):
+                    heappush(heap, now)
+                    continue
+            if cursor is None:
+                cursor = cursors[tenant] = _Cursor(self._fleet, openings, tenant, lines, live, strict=False)
             yield cursor.take()
-            if not self._openings.any_left:
+            if not openings.any_left:
                 return  # whatever waits in lower priorities
             heappush(heap, (floor(tenant), _FIRST, tenant))
+
+
+def _precedes(floor: tuple[Key, str], other: tuple[Key, Entry, str]) -> bool:
+    """Whether a tenant that was not looked at yet comes before one that was."""
+    return floor[0] < other[0] or (floor[0] == other[0] and (_FIRST, floor[1]) < other[1:])
+
+
+def _oldest(lines: Lines, live: Set[Shape]) -> Head | None:
+    """Of the lines that are live."""
+    for head in lines.heads():
+        if head[1] in live:
+            return head
+    return None
 
 
 class _Cursor:
@@ -135,32 +152,27 @@ class _Cursor:
         self.stopped = False
         self._fleet, self._openings, self._tenant, self._lines, self._strict = fleet, openings, tenant, lines, strict
         self._live = live
-        # The next entry of each line, the oldest on top. Entries differ, so that the order of a set does not matter.
-        self._heap = [(lines[shape][0], 0, shape) for shape in (lines if strict else lines.keys() & live)]
-        heapify(self._heap)
+        # The next entry of each line, the oldest on top: in order at first. Entries differ.
+        self._heap = [(entry, 0, shape) for entry, shape in lines.heads() if strict or shape in live]
 
-    def head(self) -> Shape | None:
-        """The shape whose next workload is the tenant's oldest that may have its turn."""
+    def head(self) -> Head | None:
+        """The tenant's oldest workload that may have its turn, and its shape."""
         heap, parked = self._heap, self._fleet.backlog.parked
         while heap and not self.stopped:
-            (_, key), _, shape = heap[0]
+            entry, _, shape = heap[0]
             if shape not in self._live or self._openings.closed(self._tenant, shape):
                 if self._strict:
                     self.stopped = True
                 else:
                     heappop(heap)
-            elif key in parked and not self._openings.turn(self._fleet.workloads[key]):
+            elif entry[1] in parked and not self._openings.turn(self._fleet.workloads[entry[1]]):
                 self._advance()
             else:
-                return shape
+                return entry, shape
         return None
 
-    def entry(self) -> Entry:
-        """Of the workload that `head` found."""
-        return self._heap[0][0]
-
     def take(self) -> WorkloadState:
-        """The workload that `head` found; the cursor goes past it."""
+        """The workload on top; the cursor goes past it. Only after `head` or before anything is passed over."""
         key = self._heap[0][0][1]
         self._advance()
         return self._fleet.workloads[key]
