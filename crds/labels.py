@@ -24,6 +24,11 @@ RACK = f"{GROUP}/rack"
 NVLINK_DOMAIN = f"{GROUP}/nvlink-domain"
 STARTUP_TAINT = f"{GROUP}/uninitialized"  # NoSchedule until the devices have registered
 DRAIN_TAINT = f"{GROUP}/draining"
+# Annotations on a node.
+REPAIR = f"{GROUP}/repair"  # cordoned by a repair, and why; a person's cordon has no such mark
+DRAINING_SINCE = f"{GROUP}/draining-since"  # when a repair began to drain it, RFC 3339
+XIDS = f"{GROUP}/xids"  # Xid errors since its last boot, by its agent: code[/device]@time, comma separated
+DO_NOT_DISRUPT = f"{GROUP}/do-not-disrupt"  # "true" on a node or a pod: no drain by a repair
 
 # Workloads.
 WORKLOAD = f"{GROUP}/workload"  # on a Job: the Workload that governs it

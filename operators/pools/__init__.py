@@ -21,6 +21,7 @@ from operators.pools.providers.karpenter import KarpenterProvider
 from operators.pools.providers.kwok import KwokProvider
 from operators.pools.providers.redfish import RedfishProvider
 from operators.pools.providers.watched import Watched
+from operators.pools.repair import RepairBoard, RepairController
 from operators.runtime import Cluster, Controller, Stores
 
 
@@ -35,10 +36,12 @@ def controllers(cluster: Cluster, stores: Stores, feed: Feed) -> list[Controller
     ]
     providers = Providers(Watched(provider) for provider in made)
     backoff = Backoff(time.monotonic)
+    board = RepairBoard()
     return [
         Ordering(cluster, stores, feed.decisions, backoff),
         MachineController(cluster, stores, providers, backoff),
         LeakController(cluster, stores, providers),
-        PoolController(cluster, stores, feed, providers),
+        PoolController(cluster, stores, feed, providers, board),
+        RepairController(cluster, stores, board),
         SiteController(cluster, stores),
     ]

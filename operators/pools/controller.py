@@ -14,6 +14,7 @@ from crds.errors import NotFound
 from crds.labels import FINALIZER, MANAGER_POOLS, POOL, SITE
 from operators.planning.feed import Feed
 from operators.pools.providers import Providers
+from operators.pools.repair import RepairBoard
 from operators.runtime import (
     RESOURCES,
     Cluster,
@@ -33,6 +34,7 @@ MACHINES = Gauge("kekkai_pool_machines", "Machines of a pool by where they are i
 DEVICES = Gauge(
     "kekkai_pool_devices", "Devices on ready nodes of a pool, and of those the held ones.", ["pool", "state"]
 )
+HEALTHY = "Healthy"  # False while so many machines are ill that nothing is repaired
 _PACE = 1.0  # seconds between two status writes of one object, at least
 
 
@@ -42,11 +44,13 @@ class PoolController:
     name = "pools"
     workers = 4
 
-    def __init__(self, cluster: Cluster, stores: Stores, feed: Feed, providers: Providers) -> None:
+    def __init__(self, cluster: Cluster, stores: Stores, feed: Feed, providers: Providers, board: RepairBoard) -> None:
         self.cluster = cluster
         self.stores = stores
         self.feed = feed
         self.providers = providers
+        self.board = board
+        board.changed = self._changed
         self.pools, self.sites = stores.watch("AcceleratorPool"), stores.watch("Site")
         self.machines = stores.watch("Machine")
         self._of_pool = self.machines.index("pool", lambda machine: (machine["spec"]["pool"],))
@@ -85,6 +89,12 @@ class PoolController:
         pool = await add_finalizer(self.cluster, self.stores, pool, FINALIZER, MANAGER_POOLS)
         pause = self._written.get(key[1], 0.0) + _PACE - time.monotonic()
         status = pool_status(pool, self._problem(pool), self._of_pool.get(key[1]), self.feed, datetime.now(UTC))
+        why = self.board.held.get(key[1], "")
+        ill = self.board.ill.get(key[1], 0)
+        healthy = (False, "RepairsHeld", why) if why else (True, "Healthy", f"{ill} machines are ill" if ill else "")
+        status["conditions"] = set_condition(
+            status["conditions"], HEALTHY, *healthy, datetime.now(UTC), pool["metadata"].get("generation", 0)
+        )
         for state, count in status["machines"].items():
             MACHINES.labels(key[1], state).set(count)
         DEVICES.labels(key[1], "ready").set(status["devices"])
