@@ -7,7 +7,8 @@ rack and a block, as many as the pool's interconnect says.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from functools import cached_property
 from itertools import islice
 
 from crds.labels import ZONE
@@ -24,16 +25,21 @@ class FreeSlots:
     def __init__(self, fleet: Fleet, pool: PoolState) -> None:
         self.pool = pool
         taken = fleet.machines_of_pool.get(pool.name, set())
-        room = max(pool.maximum - len(taken), 0)
-        prefix = f"{pool.name}-"
-        numbers = {name.removeprefix(prefix) for name in taken}
-        free = (slot for slot in range(pool.maximum + len(taken)) if str(slot) not in numbers)
-        self._queue = deque(islice(free, room))
+        self._room = max(pool.maximum - len(taken), 0)
+        self._taken: Set[str] = taken
+        self._asked = 0
         self._gone: set[int] = set()  # taken out of the middle of the queue
         self._by_domain: dict[str, dict[str, list[int]]] = {}
 
+    @cached_property
+    def _queue(self) -> deque[int]:
+        # Most plans ask for no machine, so that the names are looked at only when one does.
+        taken = self._taken
+        numbers = range(self.pool.maximum + len(taken)) if self._room else range(0)
+        return deque(islice((slot for slot in numbers if machine_name(self.pool, slot) not in taken), self._room))
+
     def __len__(self) -> int:
-        return len(self._queue) - len(self._gone)
+        return self._room - self._asked
 
     def lowest(self, count: int) -> list[int]:
         """The first `count` slots, or all when there are fewer."""
@@ -54,6 +60,7 @@ class FreeSlots:
 
     def take(self, slots: Sequence[int]) -> None:
         """These are asked for now."""
+        self._asked += len(slots)
         for slot in slots:
             self._gone.add(slot)
             domains = domains_of(self.pool, slot)

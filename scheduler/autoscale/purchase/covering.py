@@ -8,15 +8,21 @@ anew. The best cover that was seen is kept.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
+from scheduler.autoscale.purchase.exact import bundle, cheapest
 from scheduler.autoscale.purchase.filling import Filler, Floats, Problem
 from scheduler.placement.bestfit import Ints
 
 _STEPS = 12  # groups that are looked at on each row before the best is filled up
 _NARROW = 12  # rows that are looked at between two looks at all
+_ROUNDS = 250  # of taking apart, at most
+_RIPPLES = (0.05, 0.1, 0.3)  # of values, as exponents
+_EXACT = 40  # patterns that one exact division counts as
+_TOGETHER = 12  # nodes that are looked at for one division
 _FEW = 40  # groups up to which all of the work is done
 _LOOKS = 64  # patterns between two looks at all
 
@@ -52,7 +58,7 @@ def cover(problem: Problem, wanted: Ints, limit: Ints, work: int) -> Cover:
     work = min(work, work * _FEW // max(problem.groups, 1))
     spent = 0
     rounds = 0
-    while best.nodes and spent < work and rounds < 200:
+    while best.nodes and spent < work and rounds < _ROUNDS:
         rounds += 1
         value = _corrected(problem, best, value)
         kept, loose, free = _take_apart(problem, best, limit, value, rounds)
@@ -62,10 +68,53 @@ def cover(problem: Problem, wanted: Ints, limit: Ints, work: int) -> Cover:
         merged = Cover(
             kept + again.nodes, again.left, sum(problem.price[one.offering] * one.times for one in kept) + again.cost
         )
-        if (merged.left.sum(), merged.cost) < (best.left.sum(), best.cost - 1e-9):
+        if (merged.left.sum(), merged.cost) <= (best.left.sum(), best.cost):
             best = merged
+    if not best.left.any():
+        best = _divide_anew(problem, best, limit, value, work // _EXACT)
     best.left = best.left + impossible
     return best
+
+
+def _divide_anew(problem: Problem, found: Cover, limit: Ints, value: Floats, turns: int) -> Cover:
+    """Some nodes at a time are replaced by the cheapest that hold the same pods, exactly."""
+    nodes = [one for node in found.nodes for one in _singles(node)]
+    for turn in range(turns):
+        rng = np.random.default_rng(5000 + turn)
+        rates = [float(one.counts @ value[one.groups]) / problem.price[one.offering] for one in nodes]
+        score = np.array(rates) / max(max(rates, default=1.0), 1e-12) + rng.uniform(0, 0.5 if turn else 0, len(nodes))
+        order = np.argsort(score, kind="stable").tolist()
+        picked = [order[at] for at in bundle([_dense(problem, nodes[at]) for at in order[:_TOGETHER]])]
+        if len(picked) < 2:
+            continue
+        total = sum((_dense(problem, nodes[at]) * nodes[at].times for at in picked), np.zeros(problem.groups, np.int64))
+        groups = np.flatnonzero(total)
+        free = limit.copy()
+        for at, one in enumerate(nodes):
+            free[problem.owner[one.offering]] -= 0 if at in picked else one.times
+        made = cheapest(problem, groups, total[groups], np.flatnonzero(free[problem.owner] >= len(picked)))
+        old = sum(problem.price[nodes[at].offering] for at in picked)
+        if made is None or made[0] >= old - 1e-9 or len(made[1]) > len(picked) + 2:
+            continue
+        fresh = [Chosen(offering, groups[part > 0], part[part > 0], 1) for offering, part in made[1]]
+        if any(free[owner] < count for owner, count in Counter(int(problem.owner[o.offering]) for o in fresh).items()):
+            continue
+        nodes = [one for at, one in enumerate(nodes) if at not in picked] + fresh
+    return Cover(nodes, found.left, float(sum(problem.price[one.offering] * one.times for one in nodes)))
+
+
+def _singles(node: Chosen) -> list[Chosen]:
+    """Up to four of equal nodes as nodes by themselves, the rest as before."""
+    alone = min(node.times, 4)
+    rest = [Chosen(node.offering, node.groups, node.counts, node.times - alone)] if node.times > alone else []
+    return [Chosen(node.offering, node.groups, node.counts, 1) for _ in range(alone)] + rest
+
+
+def _dense(problem: Problem, node: Chosen) -> Ints:
+    out = np.zeros(problem.groups, dtype=np.int64)
+    # Many equal ones are not divided.
+    out[node.groups] = node.counts if node.times == 1 else 1 << 20
+    return out
 
 
 def _first_values(problem: Problem, fits: Ints) -> Floats:
@@ -190,8 +239,9 @@ def _corrected(problem: Problem, found: Cover, value: Floats) -> Floats:
 
 
 def _ripple(size: int, turn: int) -> Floats:
-    """Small deterministic differences between rounds, so that ties fall otherwise."""
-    return np.random.default_rng(turn).uniform(0.93, 1.07, size)
+    """Deterministic differences between rounds, small and large in turn, so that other patterns come first."""
+    much = _RIPPLES[turn % len(_RIPPLES)]
+    return np.exp(np.random.default_rng(turn).uniform(-much, much, size))
 
 
 def _take_apart(
