@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 from kueue_baseline.foreign import Foreign
 from kueue_baseline.load import CLASSES, COHORTS, NODES, NOMINAL, PEER, QUEUES, RUNNER, SYSTEM, class_of, setup_objects
+from kueue_baseline.writer import Writer
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +36,10 @@ from local.controlplane import ControlPlane
 from local.stack import install
 from operators.runtime import RESOURCES, Cluster
 from operators.runtime.watch import Watch
+
+PPROF_SECONDS = 40
+# The API server of Kueue's test (envtest) writes no audit log.
+API_SERVER_FLAGS = ("--audit-log-path=",)
 
 
 def progress(text: str) -> None:
@@ -77,7 +82,7 @@ async def ready(cluster: Cluster) -> None:
         progress(f"{count} {what} ready")
 
 
-async def measure(plane: ControlPlane, per_queue: float, hook: str) -> dict[str, Any]:
+async def measure(plane: ControlPlane, per_queue: float, hook: str, pprof: Path | None) -> dict[str, Any]:
     async with await Cluster.connect(plane.admin_kubeconfig) as admin:
         for obj in setup_objects():
             await admin.apply(obj, "bench")
@@ -93,8 +98,9 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str) -> dict[str,
         }
         pids["this process"] = os.getpid()
         before, cpu = await requests_of(admin), {name: cpu_seconds(pid) for name, pid in pids.items()}
-        async with await Cluster.connect(kubeconfig_of(plane, RUNNER), connections=64) as mine:
-            foreign = Foreign(mine, total)
+        identity = kubeconfig_of(plane, RUNNER)
+        async with await Cluster.connect(identity) as mine:
+            foreign = Foreign(Writer(identity), total)
             foreign.store.listen(foreign.observe)
             watch = Watch(mine, foreign.store)
             await watch.list()
@@ -105,6 +111,8 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str) -> dict[str,
                     name.upper().replace("-", "_").replace(" ", "_"): str(pid) for name, pid in pids.items()
                 }
                 profile = await asyncio.create_subprocess_shell(hook, env=env)
+            elif pprof is not None:
+                profile = await api_server_profile(plane, pprof)
             foreign.started = time.monotonic()
             working = asyncio.gather(foreign.create_all(per_queue), foreign.finish_all())
             last, idle = (0, 0), 0
@@ -120,6 +128,7 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str) -> dict[str,
                     raise SystemExit(f"it does not come to an end: {json.dumps(left[:3], indent=1)}")
             await working
             watching.cancel()
+            foreign.writer.close()
             if profile is not None:
                 await profile.wait()
         after = await requests_of(admin)
@@ -141,11 +150,20 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str) -> dict[str,
             "cpuMillisPerWorkload": {name: round(1000 * value / total, 2) for name, value in used.items()},
             "rssMb": {name: high_water_mb(pid) for name, pid in pids.items()},
             "wait": {name: round(sum(all_) / len(all_), 1) for name, all_ in sorted(waits.items())},
-            "gogc": int(os.environ.get("GOGC", 100)),
+            "gogc": int(os.environ.get("GOGC", 300)),
             "load": round(os.getloadavg()[1], 1),  # of the last five minutes; CPU seconds grow with it too
             "evictions": foreign.evictions,
             "retries": foreign.retries,
         }
+
+
+async def api_server_profile(plane: ControlPlane, to: Path) -> asyncio.subprocess.Process:
+    """Starts to record where the API server's CPU goes, for `go tool pprof -top`."""
+    kubectl = [str(plane.binaries["kubectl"]), f"--kubeconfig={plane.admin_kubeconfig}", "--request-timeout=0"]
+    with to.open("wb") as out:
+        return await asyncio.create_subprocess_exec(
+            *kubectl, "get", "--raw", f"/debug/pprof/profile?seconds={PPROF_SECONDS}", stdout=out
+        )
 
 
 def kubeconfig_of(plane: ControlPlane, account: str) -> Path:
@@ -200,19 +218,21 @@ def main() -> None:
     parser.add_argument(
         "--hook", default="", help="shell command to run beside, with pids as KUBE_APISERVER, OPERATORS …"
     )
+    parser.add_argument("--pprof", type=Path, help="write a CPU profile of the API server's first 40 s to this file")
     parser.add_argument(
         "--gogc",
         type=int,
-        help="garbage collection target of API server and etcd in per cent; Go's own is 100, more is faster and larger",
+        help="garbage collection target of API server and etcd in per cent; the local control plane's is 300 (Go's own 100)",
     )
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     given = parser.parse_args()
     if given.gogc:
         os.environ["GOGC"] = str(given.gogc)
-    with ControlPlane.start(components=("controller-manager", "kwok")) as plane:
+    flags = [*API_SERVER_FLAGS, *(("--profiling=true",) if given.pprof else ())]
+    with ControlPlane.start(components=("controller-manager", "kwok"), api_server_flags=flags) as plane:
         install(plane)
         start_operators(plane, given.profile)
-        result = asyncio.run(measure(plane, given.per_queue / 500, given.hook))
+        result = asyncio.run(measure(plane, given.per_queue / 500, given.hook, given.pprof))
         if given.profile:
             plane.supervisor.stop("operators")
     if given.output == "json":

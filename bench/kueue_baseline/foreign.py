@@ -11,15 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crds.conditions import is_true, timestamp
-from kueue_baseline.load import BY_NAME, CLASSES, RUNNER, WORKLOADS, Class, class_of, tenants, workload
-from operators.runtime import ApiFault, Cluster, Store
+from kueue_baseline.load import CLASSES, WORKLOADS, Class, class_of, tenants, workload
+from kueue_baseline.writer import Writer
+from operators.runtime import ApiFault, Store
 
 
 @dataclass
 class Foreign:
     """The foreign controller: creates on time, starts what is admitted, reports the end. Single-threaded."""
 
-    cluster: Cluster
+    writer: Writer
     total: int
     started: float = 0.0
     created: dict[tuple[str, str], float] = field(default_factory=dict)  # when the creation was sent
@@ -46,29 +47,19 @@ class Foreign:
             heapq.heappush(self._running, (self.admitted[key] + class_of(key).runtime, key))
 
     async def create_all(self, per_queue: float) -> None:
-        """Each arrival at its time, or as soon as a connection is free."""
-        arrivals = sorted(
-            (of.every * index, tenant, of.name, index)
-            for tenant in tenants()
-            for of in CLASSES
-            for index in range(round(of.count * per_queue))
-        )
-        gate = asyncio.Semaphore(24)
+        """As Kueue's generator does: in each queue, each class waits its interval, creates, and waits again."""
 
-        async def create(tenant: str, of: Class, index: int) -> None:
-            body = workload(tenant, of, index)
-            self.created[tenant, body["metadata"]["name"]] = time.monotonic()
-            try:
-                await self._patiently(lambda: self.cluster.create(body, RUNNER))
-            finally:
-                gate.release()
+        async def create(tenant: str, of: Class) -> None:
+            for index in range(round(of.count * per_queue)):
+                await asyncio.sleep(of.every)
+                body = workload(tenant, of, index)
+                self.created[tenant, body["metadata"]["name"]] = time.monotonic()
+                await self._patiently(lambda body=body: self.writer.send("POST", WORKLOADS.path(tenant), body))
 
-        for at, tenant, name, index in arrivals:
-            wait = self.started + at - time.monotonic()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            await gate.acquire()
-            self._spawn(create(tenant, BY_NAME[name], index))
+        async with asyncio.TaskGroup() as group:
+            for tenant in tenants():
+                for of in CLASSES:
+                    group.create_task(create(tenant, of))
 
     async def finish_all(self) -> None:
         """Report the end of what has run its time, until all have ended."""
@@ -86,6 +77,7 @@ class Foreign:
 
     async def _report(self, key: tuple[str, str], kind: str, status: str, reason: str) -> bool:
         """Set a condition; again when somebody else wrote first. False when it was evicted meanwhile."""
+        path = WORKLOADS.path(key[0], key[1], "status")
         while True:
             found = self.store.get(key[1], key[0])
             assert found is not None
@@ -94,18 +86,17 @@ class Foreign:
             now = timestamp(datetime.now(UTC))
             said = {"type": kind, "status": status, "reason": reason, "lastTransitionTime": now}
             conditions = [one for one in found["status"]["conditions"] if one["type"] != kind]
-            meta = {"resourceVersion": found["metadata"]["resourceVersion"]}
-            body = {"metadata": meta, "status": {"conditions": [*conditions, said]}}
+            seen = found["metadata"]["resourceVersion"]
+            body = {"metadata": {"resourceVersion": seen}, "status": {"conditions": [*conditions, said]}}
             try:
-                await self._patiently(
-                    lambda body=body: self.cluster.merge_patch(WORKLOADS, key[1], body, RUNNER, key[0], "status")
-                )
+                await self._patiently(lambda body=body: self.writer.send("PATCH", path, body))
                 return True
             except ApiFault as fault:
                 if not fault.conflict:
                     raise
                 self.retries += 1
-                await asyncio.sleep(0.02)
+                while (self.store.get(key[1], key[0]) or found)["metadata"]["resourceVersion"] == seen:
+                    await asyncio.sleep(0.02)  # the version that was in the way is under way
 
     async def _patiently(self, send: Any) -> None:
         while True:

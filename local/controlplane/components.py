@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ ROLES = Path(__file__).resolve().parent / "rbac.yaml"
 KWOK_USER = "system:kwok"
 _SERVICE_CIDR = "10.96.0.0/16"
 _POD_CIDR = "10.128.0.1/9"
+
+GO_MEMORY: Mapping[str, str] = {"GOGC": os.environ.get("GOGC", "300"), "GOMEMLIMIT": "3GiB"}
+"""For etcd and the API server: memory for CPU. A fifth to a third of an API server's CPU is Go's garbage collection at
+its default of 100; the limit brings that back when the heap is large."""
 
 _KWOK_OPTIONS = {
     "apiVersion": "config.kwok.x-k8s.io/v1alpha1",

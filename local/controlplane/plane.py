@@ -60,10 +60,11 @@ class ControlPlane:
         components: Sequence[str] = ALL,
         detached: bool = False,
         progress: Progress | None = None,
+        api_server_flags: Sequence[str] = (),
     ) -> ControlPlane:
         """Start everything and wait until the API server answers.
 
-        Without `data_dir` a temporary folder is used and removed at the end. All processes end
+        `api_server_flags` come after its own and override them, `--profiling=true` say. Without `data_dir` a temporary folder is used and removed at the end. All processes end
         with this one, however it ends, unless `detached` (or `detach`, later).
         """
         binaries = resolve(progress=progress)
@@ -74,7 +75,7 @@ class ControlPlane:
             plane = cls(parts.Layout(folder, etcd, peer, api), Supervisor.start(folder, data_dir is None), binaries)
             plane._temporary = data_dir is None
             try:
-                plane._bring_up(components)
+                plane._bring_up(components, api_server_flags)
             except BaseException as error:
                 last = attempt + 1 == _TRIES or not _port_was_taken(error)
                 plane.supervisor.shutdown()
@@ -100,7 +101,7 @@ class ControlPlane:
         layout = parts.Layout(data_dir, saved["etcd"], saved["peer"], saved["api"])
         return cls(layout, supervisor, {name: Path(path) for name, path in saved["binaries"].items()})
 
-    def _bring_up(self, components: Sequence[str]) -> None:
+    def _bring_up(self, components: Sequence[str], api_server_flags: Sequence[str]) -> None:
         folder, spawn = self.data_dir, self.supervisor.spawn
         front, store = Authority(folder / "pki", "front-proxy-ca"), Authority(folder / "pki", "etcd-ca")
         accounts = service_account_key(folder / "pki")
@@ -110,9 +111,9 @@ class ControlPlane:
             )
             for name, (user, groups) in parts.USERS.items()
         }
-        spawn("etcd", parts.etcd(self.binaries["etcd"], self.layout, store))
+        spawn("etcd", parts.etcd(self.binaries["etcd"], self.layout, store), env=parts.GO_MEMORY)
         api = parts.api_server(self.binaries["kube-apiserver"], self.layout, self.pki, front, store, accounts)
-        spawn("kube-apiserver", api, ready=self.ready)
+        spawn("kube-apiserver", [*api, *api_server_flags], env=parts.GO_MEMORY, ready=self.ready)
         if "kwok" in components:
             self._create_roles()
         commands = {

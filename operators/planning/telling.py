@@ -20,7 +20,7 @@ from scheduler.decision import Reasons
 _GRACE = 1.5  # seconds that a workload waits before it is told why
 _LOOKS = 400  # workloads looked at in one go
 _PAUSE = 0.5  # seconds between two goes, at least
-_RATE_QUIET, _RATE_BUSY, _BURST = 50.0, 5.0, 100.0  # tellings a second over all; busy: work was admitted just now
+_RATE_QUIET, _RATE_BUSY, _BURST = 50.0, 2.0, 100.0  # tellings a second over all; busy: work was admitted just now
 _BUSY = 2.0  # seconds for which an admission counts as just now
 _WORDS_AFTER = 5.0  # seconds after which new words of the same code may be told
 _WORDS_RATE = 20.0  # and how many such a second, over all

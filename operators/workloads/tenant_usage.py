@@ -10,7 +10,7 @@ from crds.labels import MANAGER_WORKLOADS
 from operators.planning.feed import Feed
 from operators.runtime import Cluster, Key, Stores, Touches, WorkQueue, write_status
 
-_WRITES_RATE = 4.0  # status writes a second over all tenants, at most
+_WRITES_RATE = 2.0  # status writes a second over all tenants, at most
 _AT_MOST_EACH = 1.0  # seconds between two writes of one tenant, at least
 
 
