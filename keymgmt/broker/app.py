@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from crds.errors import KekkaiError
 from keymgmt.broker import admin, kbs, public, transit
+from keymgmt.broker.guest_routes import GuestRoutes
 from keymgmt.broker.kbs_errors import INVALID_REQUEST_PATH, PLUGIN_INTERNAL_ERROR, kbs_error
 from keymgmt.broker.key_admin import KeyAdmin
 from keymgmt.broker.middleware import Bounds, problem_response
@@ -41,7 +42,7 @@ def create_app(service: KeyService) -> ASGIApp:
         app.include_router(routes)
     app.add_exception_handler(KekkaiError, _problem)
     app.add_exception_handler(HTTPException, _http)
-    return Bounds(app, service.config.limits, service.metrics)
+    return Bounds(GuestRoutes(app, service, _problem), service.config.limits, service.metrics)
 
 
 async def _rotation(service: KeyService) -> None:

@@ -27,7 +27,7 @@ from keymgmt.external.protocol import ExternalRelease
 from keymgmt.lifecycle import releases
 from keymgmt.lifecycle.journal import Change
 from keymgmt.policy.decision import Decision
-from keymgmt.wrapping.recipients import TeeKeyInvalid, b64url, parse_tee_key, thumbprint
+from keymgmt.wrapping.recipients import TeeKeyInvalid, parse_tee_key, thumbprint
 
 logger = logging.getLogger(__name__)
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-]+[A-Za-z0-9_\-.]*", re.ASCII)
@@ -39,7 +39,7 @@ _HASHES = "supported-hash-algorithms"
 def router(service: KeyService) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["kbs"])
-    guest = _Guest(service)
+    guest = Guest(service)
     # Plain routes: the protocol's bodies are parsed by us, and every release passes here.
     routes.add_route(paths.KBS_AUTH, guest.auth, methods=["POST"])
     routes.add_route(paths.KBS_ATTEST, guest.attest, methods=["POST"])
@@ -56,7 +56,9 @@ async def refuse_policy() -> Response:
     )
 
 
-class _Guest:
+class Guest:
+    """Handlers of the guests' requests."""
+
     def __init__(self, service: KeyService) -> None:
         self._service = service
 
@@ -104,7 +106,7 @@ class _Guest:
             return await self._refuse(request, error.problem.reason, str(error), body)
         try:
             parse_tee_key(parsed.tee_key)
-            appraised = await asyncio.to_thread(service.appraiser.appraise, tee, parsed, service.now())
+            appraised = await self._appraised(tee, parsed)
         except (AttestationRefused, TeeKeyInvalid) as error:
             return await self._refuse(request, error.problem.reason, str(error), body, (session, expires))
         token = await self._token(parsed, appraised, session)
@@ -112,6 +114,12 @@ class _Guest:
             return await self._refuse(request, "NonceReplayed", "the challenge was answered before", body)
         service.metrics.attestations.labels(tee).inc()
         return JSONResponse({"token": token})
+
+    async def _appraised(self, tee: str, parsed: AttestRequest) -> Appraised:
+        appraise, now = self._service.appraiser.appraise, self._service.now()
+        if tee == "snp" and parsed.additional_evidence in ("", "{}"):
+            return appraise(tee, parsed, now)  # a millisecond: less than what a thread costs
+        return await asyncio.to_thread(appraise, tee, parsed, now)
 
     async def _token(self, parsed: AttestRequest, appraised: Appraised, session: str) -> str:
         service = self._service
@@ -125,7 +133,7 @@ class _Guest:
             appraised.devices,
         )
         signed = await service.hsm("sign-es256", message=signing_input)
-        return f"{signing_input.decode()}.{b64url(signed['signature'])}"
+        return service.token_key.assemble(signing_input, signed["signature"])
 
     async def _refuse(
         self,

@@ -87,6 +87,8 @@ def run(config: KeyServiceConfig, worker: WorkerClient) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # whom a request comes from is what the connection says
+            ws="none",
             backlog=_BACKLOG,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=_GRACE_SECONDS,

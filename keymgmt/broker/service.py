@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from crds.errors import KekkaiError
 from keymgmt.broker.appraisal import Appraiser
 from keymgmt.broker.challenge import Challenger
+from keymgmt.broker.completions import Completions
 from keymgmt.broker.metrics import Metrics
 from keymgmt.broker.tokens import TokenKey
 from keymgmt.config import KeyServiceConfig
@@ -61,6 +62,7 @@ class KeyService:
         self.external = ExternalKeys(config.external.allowed_hosts)
         self._clock = clock
         self.worker = worker
+        self._completions = Completions()
         self.limiter = DenialLimiter(config.limits.denials_per_second, config.limits.denials_burst, time.monotonic)
 
     def start(self) -> None:
@@ -104,7 +106,7 @@ class KeyService:
 
     async def change(self, act: Callable[[Change], T]) -> T:
         """Run a change through the journal: committed, logged and published when this returns."""
-        return await asyncio.wrap_future(self.journal.submit(act))
+        return await self._completions.wait(self.journal.submit(act))
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on a thread with its own read transaction. Raises StoreUnavailable."""
@@ -121,7 +123,7 @@ class KeyService:
 
     async def hsm(self, operation: str, **arguments: Any) -> dict[str, Any]:
         """Have the worker do something. Raises KekkaiError."""
-        return await asyncio.wrap_future(self.worker.submit(operation, arguments))
+        return await self._completions.wait(self.worker.submit(operation, arguments))
 
     async def housekeeping(self) -> None:
         """Every few seconds: forget old sessions, log counts of denials that had no entry."""

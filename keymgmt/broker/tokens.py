@@ -26,6 +26,7 @@ from keymgmt.wrapping.recipients import b64url
 
 LIFETIME = 300  # seconds
 MAX_TOKEN = 32 * 1024
+_REMEMBERED = 4096
 ANNOTATED = "ear.veraison.annotated-evidence"
 VERIFIER = {"developer": "https://kekkai.dev", "build": "kekkai-keymgmt 0.1.0"}
 Sign = Callable[[bytes], bytes]
@@ -44,6 +45,7 @@ class TokenKey:
         """`point`: uncompressed P-256 point, 65 bytes."""
         self._public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
         self._issuer = issuer
+        self._made: dict[bytes, None] = {}
         coordinates = {"crv": "P-256", "kty": "EC", "x": b64url(point[1:33]), "y": b64url(point[33:])}
         self.kid = b64url(hashlib.sha256(strict_json.canonical(coordinates)).digest())
         self.jwk = {**coordinates, "alg": "ES256", "use": "sig", "kid": self.kid}
@@ -88,6 +90,25 @@ class TokenKey:
         # The header is compared as text: there is no algorithm to choose.
         if len(token) > MAX_TOKEN or len(parts) != 3 or parts[0] != self._header:
             raise TokenInvalid("not a token of this service", where="token")
+        if hashlib.sha256(token.encode()).digest() not in self._made:
+            self._verify_signature(parts)
+        claims = _claims(_decode(parts[1]))
+        if not claims["nbf"] <= now < claims["exp"] or claims.get("iss") != self._issuer:
+            raise TokenInvalid("the token expired", where="token", fix="attest again", reason="TokenExpired")
+        return claims
+
+    def assemble(self, signing_input: bytes, signature: bytes) -> str:
+        """The token, once the HSM has signed (64 bytes). One that was made here is known again without its signature.
+
+        What is remembered is the digest of the whole token, of the last few thousand.
+        """
+        token = f"{signing_input.decode()}.{b64url(signature)}"
+        if len(self._made) >= _REMEMBERED:
+            del self._made[next(iter(self._made))]
+        self._made[hashlib.sha256(token.encode()).digest()] = None
+        return token
+
+    def _verify_signature(self, parts: list[str]) -> None:
         signature = _decode(parts[2])
         if len(signature) != 64:
             raise TokenInvalid("not a token of this service", where="token")
@@ -98,10 +119,6 @@ class TokenKey:
             )
         except InvalidSignature:
             raise TokenInvalid("the signature does not verify", where="token") from None
-        claims = _claims(_decode(parts[1]))
-        if not claims["nbf"] <= now < claims["exp"] or claims.get("iss") != self._issuer:
-            raise TokenInvalid("the token expired", where="token", fix="attest again", reason="TokenExpired")
-        return claims
 
 
 def tee_key_of(claims: Mapping[str, Any]) -> dict[str, Any]:

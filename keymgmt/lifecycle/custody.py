@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
@@ -58,16 +59,49 @@ def current_set(connection: Connection, tenant: str) -> CustodianSet:
 
 def load_set(connection: Connection, digest: str) -> CustodianSet:
     """A custodian set by digest; the digest is checked. Raises NotFound or StoreTampered."""
-    row = connection.execute(_SET, {"wanted": digest}).first()
-    if row is None:
-        raise NotFound("no such custodian set", where=digest)
-    if digest_of(bytes(row.document)) != digest:
-        raise StoreTampered("a stored custodian set was changed", where=digest)
-    return parse_custodian_set(strict_json.parse_object(bytes(row.document)))
+    return _parsed_set(digest, _stored_set(connection, digest))
 
 
 def load_policy(connection: Connection, digest: str) -> tuple[SignedPolicy, str]:
     """A policy and the digest of the set that signed it. Raises PolicyNotFound or StoreTampered."""
+    envelope, custodian_set = _stored_policy(connection, digest)
+    return _parsed_policy(digest, envelope), custodian_set
+
+
+def authentic_policy(connection: Connection, digest: str, custodian_set: str) -> SignedPolicy:
+    """A policy whose digest holds and which the quorum of that very set signed.
+
+    The bytes are read from the store each time; what was found of the same bytes before is
+    not computed again. Raises StoreTampered, QuorumNotMet, PolicyNotFound, NotFound.
+    """
+    envelope, signed_by = _stored_policy(connection, digest)
+    if signed_by != custodian_set:
+        raise StoreTampered("the policy was signed by another custodian set than the key is bound to")
+    return _verified_policy(digest, envelope, custodian_set, _stored_set(connection, custodian_set))
+
+
+@lru_cache(maxsize=512)
+def _verified_policy(digest: str, envelope: str, set_digest: str, document: bytes) -> SignedPolicy:
+    """A pure function of what the store holds; raises are not remembered."""
+    signed = _parsed_policy(digest, envelope)
+    require_quorum(signed.envelope, _parsed_set(set_digest, document))
+    return signed
+
+
+def _stored_set(connection: Connection, digest: str) -> bytes:
+    row = connection.execute(_SET, {"wanted": digest}).first()
+    if row is None:
+        raise NotFound("no such custodian set", where=digest)
+    return bytes(row.document)
+
+
+def _parsed_set(digest: str, document: bytes) -> CustodianSet:
+    if digest_of(document) != digest:
+        raise StoreTampered("a stored custodian set was changed", where=digest)
+    return parse_custodian_set(strict_json.parse_object(document))
+
+
+def _stored_policy(connection: Connection, digest: str) -> tuple[str, str]:
     row = connection.execute(_POLICY, {"wanted": digest}).first()
     if row is None:
         raise PolicyNotFound(
@@ -75,10 +109,14 @@ def load_policy(connection: Connection, digest: str) -> tuple[SignedPolicy, str]
             where=digest,
             fix="submit it with `kekkai keys policy submit`",
         )
-    signed = parse_policy(Envelope.parse(json.loads(row.envelope), POLICY_TYPE))
+    return row.envelope, row.custodian_set
+
+
+def _parsed_policy(digest: str, envelope: str) -> SignedPolicy:
+    signed = parse_policy(Envelope.parse(json.loads(envelope), POLICY_TYPE))
     if signed.digest != digest:
         raise StoreTampered("a stored policy was changed", where=digest)
-    return signed, row.custodian_set
+    return signed
 
 
 def register(change: Change, wanted: CustodianSet, envelope: Envelope | None) -> str:

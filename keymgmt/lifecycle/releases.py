@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from crds.errors import KekkaiError
-from keymgmt.lifecycle.custody import StoreTampered, load_policy, load_set
+from keymgmt.lifecycle.custody import StoreTampered, authentic_policy
 from keymgmt.lifecycle.denials import DenialLimiter
 from keymgmt.lifecycle.journal import Change
 from keymgmt.lifecycle.key_records import KeyRecord
 from keymgmt.lifecycle.schema import keys, log_leaves, sessions
 from keymgmt.lifecycle.versions import find_version
-from keymgmt.policy.custodians import require_quorum
 from keymgmt.policy.decision import Decision, KeyFacts, decide
 from keymgmt.policy.documents import ReleasePolicy, SignedPolicy
 from keymgmt.transparency import entries
@@ -28,6 +27,10 @@ _COUNT_RELEASE = (
     .where(keys.c.id == bindparam("key"))
     .values(policy_releases=keys.c.policy_releases + 1, releases=keys.c.releases + 1)
 )
+_OPEN_SESSION = {
+    "sqlite": sqlite.insert(sessions).on_conflict_do_nothing(index_elements=[sessions.c.id_hash]),
+    "postgresql": postgresql.insert(sessions).on_conflict_do_nothing(index_elements=[sessions.c.id_hash]),
+}
 _TOKEN = select(sessions.c.token, sessions.c.expires).where(sessions.c.id_hash == bindparam("session"))
 
 
@@ -69,14 +72,9 @@ def session_hash(session_id: str) -> str:
 
 def open_session(change: Change, id_hash: str, expires: int, token: str | None) -> bool:
     """Use up a challenge. False if it was used before (a replay)."""
-    savepoint = change.connection.begin_nested()
-    try:
-        change.connection.execute(insert(sessions).values(id_hash=id_hash, expires=expires, token=token))
-    except IntegrityError:
-        savepoint.rollback()
-        return False
-    savepoint.commit()
-    return True
+    statement = _OPEN_SESSION[change.connection.dialect.name]
+    opened = change.connection.execute(statement, {"id_hash": id_hash, "expires": expires, "token": token})
+    return opened.rowcount == 1
 
 
 def session_token(connection: Connection, id_hash: str, now: int) -> str | None:
@@ -210,11 +208,7 @@ def _authentic_policy(change: Change, record: KeyRecord) -> SignedPolicy:
     """The key's policy, its digest and signatures checked in this very transaction. Raises KekkaiError."""
     name = f"{record.policy_digest} {record.custodian_set}"
     if name not in change.seen:
-        signed, custodian_set = load_policy(change.connection, record.policy_digest)
-        if custodian_set != record.custodian_set:
-            raise StoreTampered("the policy was signed by another custodian set than the key is bound to")
-        require_quorum(signed.envelope, load_set(change.connection, record.custodian_set))
-        change.seen[name] = signed
+        change.seen[name] = authentic_policy(change.connection, record.policy_digest, record.custodian_set)
     found = change.seen[name]
     assert isinstance(found, SignedPolicy)
     return found
