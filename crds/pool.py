@@ -145,14 +145,19 @@ class KarpenterNodeClass(Model):
     name: DnsName
 
 
+CapacityType = Literal["on-demand", "spot", "reserved"]
+
+
+def _on_demand() -> list[CapacityType]:
+    return ["on-demand"]
+
+
 class KarpenterProvider(Model):
     """One Karpenter NodeClaim a machine; Karpenter's own NodePools are left alone."""
 
     node_class_ref: KarpenterNodeClass
     instance_types: list[str] = Field(default_factory=list, max_length=100, description="Allowed types; empty: any.")
-    capacity_types: list[Literal["on-demand", "spot", "reserved"]] = Field(
-        default_factory=lambda: ["on-demand"], min_length=1, max_length=3
-    )
+    capacity_types: list[CapacityType] = Field(default_factory=_on_demand, min_length=1, max_length=3)
     boot_seconds: int = Field(default=300, ge=0, le=7200, description="How long a machine takes to become a node.")
 
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from prometheus_client import Gauge
-
 from crds.conditions import READY, is_true, set_condition
 from crds.errors import NotFound
 from crds.labels import FINALIZER, MANAGER_POOLS, POOL, SITE
 from operators.planning.feed import Feed
+from operators.pools.figures import PoolFigures
 from operators.pools.providers import Providers
 from operators.pools.repair import RepairBoard
 from operators.runtime import (
@@ -30,10 +29,6 @@ from scheduler.objects.fleet_objects import is_going
 from scheduler.objects.node_shape import resource_of
 
 Object = Mapping[str, Any]
-MACHINES = Gauge("kekkai_pool_machines", "Machines of a pool by where they are in their life.", ["pool", "state"])
-DEVICES = Gauge(
-    "kekkai_pool_devices", "Devices on ready nodes of a pool, and of those the held ones.", ["pool", "state"]
-)
 HEALTHY = "Healthy"  # False while so many machines are ill that nothing is repaired
 _PACE = 1.0  # seconds between two status writes of one object, at least
 
@@ -50,6 +45,7 @@ class PoolController:
         self.feed = feed
         self.providers = providers
         self.board = board
+        self._figures = PoolFigures(providers)
         board.changed = self._changed
         self.pools, self.sites = stores.watch("AcceleratorPool"), stores.watch("Site")
         self.machines = stores.watch("Machine")
@@ -83,6 +79,7 @@ class PoolController:
         pool = self.pools.get(key[1])
         if pool is None:
             self._written.pop(key[1], None)
+            self._figures.forget(key[1])
             return None
         if pool["metadata"].get("deletionTimestamp"):
             return await self._delete(pool)
@@ -95,10 +92,7 @@ class PoolController:
         status["conditions"] = set_condition(
             status["conditions"], HEALTHY, *healthy, datetime.now(UTC), pool["metadata"].get("generation", 0)
         )
-        for state, count in status["machines"].items():
-            MACHINES.labels(key[1], state).set(count)
-        DEVICES.labels(key[1], "ready").set(status["devices"])
-        DEVICES.labels(key[1], "used").set(status["devicesUsed"])
+        await self._figures.show(pool, status, self._of_pool.get(key[1]))
         if pause > 0:
             return pause if status != pool.get("status") else None
         if await write_status(self.cluster, self.stores, pool, status, MANAGER_POOLS):
