@@ -93,6 +93,8 @@ class KwokProvider(Model):
     """Emulated nodes whose kubelet is played by kwok."""
 
     boot_seconds: int = Field(default=0, ge=0, le=3600, description="How long an emulated machine takes to start.")
+    boot_spread_seconds: int = Field(default=0, ge=0, le=3600, description="How much longer some take, at most.")
+    failure_percent: int = Field(default=0, ge=0, le=100, description="Launches of a hundred that fail.")
 
 
 class RedfishHost(Model):

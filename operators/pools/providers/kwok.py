@@ -8,6 +8,7 @@ back under its name.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -33,6 +34,9 @@ class KwokProvider:
 
     async def create(self, order: ProviderOrder) -> Instance:
         wanted = node(order)
+        if _fails(order):
+            fault = "an emulated launch failure"
+            return Instance(wanted["spec"]["providerID"], order.client_token, order.machine, "failed", fault)
         try:
             made = await self._cluster.create(wanted, MANAGER_POOLS)
         except ApiFault as fault:
@@ -80,7 +84,9 @@ class KwokProvider:
 def node(order: ProviderOrder) -> dict[str, Any]:
     """The Node of an order."""
     spec = order.pool["spec"]
-    boot = ((spec.get("provider") or {}).get("kwok") or {}).get("bootSeconds", 0)
+    emulated = (spec.get("provider") or {}).get("kwok") or {}
+    boot = emulated.get("bootSeconds", 0)
+    boot += _chance(order.client_token, "boot") % (emulated.get("bootSpreadSeconds", 0) + 1)
     amounts = dict(order.capacity)
     return {
         "apiVersion": "v1",
@@ -96,6 +102,16 @@ def node(order: ProviderOrder) -> dict[str, Any]:
         },
         "status": {"capacity": amounts, "allocatable": amounts},
     }
+
+
+def _fails(order: ProviderOrder) -> bool:
+    emulated = (order.pool["spec"].get("provider") or {}).get("kwok") or {}
+    return _chance(order.client_token, "launch") % 100 < int(emulated.get("failurePercent", 0))
+
+
+def _chance(token: str, what: str) -> int:
+    """A number that is the same whenever the same token asks, so that creation stays idempotent."""
+    return int.from_bytes(hashlib.sha256(f"{what} {token}".encode()).digest()[:4], "big")
 
 
 def _instance(found: Mapping[str, Any]) -> Instance:
