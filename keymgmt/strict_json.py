@@ -23,7 +23,7 @@ def parse(data: bytes, *, limit: int = 1 << 20, depth: int = MAX_DEPTH, where: s
     if not _depth_within(bare, depth):
         raise InvalidInput(f"nested deeper than {depth} levels", where=where)
     # Evidence holds thousands of small integers: a hook for each costs more than all the rest.
-    integer = _integer if _LONG_INTEGER.search(bare) else None
+    integer = _integer if _TWENTY_DIGITS in bare.translate(_DIGITS_ALIKE) else None
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse, parse_int=integer)
     except UnicodeDecodeError:
@@ -50,14 +50,15 @@ def canonical(document: Any) -> bytes:
 
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
-_LONG_INTEGER = re.compile(rb"[0-9]{20}")
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_DIGITS_ALIKE = bytes(ord("0") if byte in b"0123456789" else byte for byte in range(256))
+_TWENTY_DIGITS = b"0" * 20
 
 
 def _depth_within(bare: bytes, limit: int) -> bool:
     depth = 0
-    for match in _BRACKET.finditer(bare):
-        depth += 1 if match.group() in b"[{" else -1
+    for bracket in bare.translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
         if depth > limit:
             return False
     return True
