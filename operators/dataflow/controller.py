@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -112,7 +112,9 @@ class DataFlowController:
         ready_pods = [pod for pod in scene.pods if classes.is_ready(pod)]
         read = await self.reader.read(service.flow, key[0], ready_pods, service.counters, now)
         target, memory = step(service.spec, service.memory, _observation(now, read, scene, service))
-        if not service.flow.dry_run:
+        if service.flow.dry_run:
+            memory = replace(memory, volume_io_changed=service.memory.volume_io_changed)  # nothing is changed
+        else:
             await self._apply(key, scene, service, target, workload)
         service.memory, service.link = memory, target.bandwidth
         service.due = now + service.flow.sync_seconds

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from scheduler.dataflow.model import Sample, SignalSpec, SignalState
 
+LARGEST = 1e24  # no service moves so much; a number beyond is a fault of whoever wrote it
 FUTURE_SECONDS = 30.0  # how far another machine's clock may be ahead of ours
 
 
@@ -18,7 +19,7 @@ def state_of(spec: SignalSpec, sample: Sample | None, now: float) -> SignalState
         return "Invalid"
     if now - sample.at > spec.max_age:
         return "Stale"
-    if not math.isfinite(sample.value) or sample.value < 0:
+    if not 0 <= sample.value <= LARGEST:
         # An idle service has no latency: a quantile over no request is not a number.
         return "Missing" if math.isnan(sample.value) and spec.type == "latencySeconds" else "Invalid"
     return "Fresh"

@@ -24,6 +24,8 @@ from scheduler.dataflow.samples import state_of
 from scheduler.dataflow.sizing import Demand
 
 _JUMP_WINDOWS = 10.0  # a gap beyond so many windows is no history any more
+_MOST = 1_000_000  # replicas that are worth telling apart
+_WIDEST_BAND = 0.3
 _SETTLED_SECONDS = 45.0  # samples average over about this long: learn only when replicas stood still for it
 
 
@@ -76,8 +78,11 @@ def step(spec: FlowSpec, memory: FlowMemory, seen: Observation) -> tuple[Target,
     upper = {name: forecasting.upper(one, horizon, spec.quantile) for name, one in moved.items()}
     loads = _loads(spec, memory, read, upper)
     capacities = _capacities(spec, memory)
-    needed = {name: math.ceil(load / capacities[name] - 1e-9) for name, load in sorted(loads.items())}
-    soft = max((math.ceil(load * (1 + spec.band) / capacities[name] - 1e-9) for name, load in loads.items()), default=0)
+    needed = {name: _replicas(load, capacities[name]) for name, load in sorted(loads.items())}
+    soft = max(
+        (_replicas(load * (1 + _band(spec, memory, name, upper)), capacities[name]) for name, load in loads.items()),
+        default=0,
+    )
     by_type = {one.name: one.type for one in spec.signals}
     demand = Demand(
         max(needed.values(), default=0),
@@ -172,6 +177,19 @@ def _loads(spec: FlowSpec, memory: FlowMemory, read: _Read, upper: Mapping[str, 
         elif one.capacity > 0:
             loads[one.name] = value
     return loads
+
+
+def _replicas(load: float, capacity: float) -> int:
+    return min(math.ceil(load / capacity - 1e-9), _MOST)
+
+
+def _band(spec: FlowSpec, memory: FlowMemory, name: str, upper: Mapping[str, float]) -> float:
+    """The dead band of a demand: wider where it is noisy, so that its noise alone turns nothing."""
+    if name not in upper:
+        return spec.band
+    expected = forecasting.point(memory.forecasts[name], spec.startup)
+    noise = (upper[name] - expected) / expected if expected > 0 else 0.0
+    return max(spec.band, min(noise, _WIDEST_BAND))
 
 
 def _capacities(spec: FlowSpec, memory: FlowMemory) -> dict[str, float]:

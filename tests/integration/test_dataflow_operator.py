@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -31,11 +34,11 @@ class _WithFlow(Operators):
         super().__init__(plane, folder / "operators.log")
         self.authority = Authority(folder / "ca", "external-metrics")
         pair = self.authority.server("external-metrics", [f"{SERVICE}.kekkai-system.svc"])
-        (self.port,) = free_ports(1)
+        (self.port,), self.host = free_ports(1), host_address()
         self._flags = [
             f"--prometheus-url={prometheus}",
             f"--external-metrics-port={self.port}",
-            "--external-metrics-address=127.0.0.1",
+            f"--external-metrics-address={self.host}",
             f"--external-metrics-certificate={pair.certificate}",
             f"--external-metrics-key={pair.key}",
         ]
@@ -266,8 +269,7 @@ def test_hpa_scales_by_the_signals_through_the_aggregation_layer(stage: Stage) -
     bundle = base64.b64encode(stage.operators.authority.files.certificate.read_bytes()).decode()
     for one in documents:
         if one["kind"] == "Service":
-            ports = [{"port": stage.operators.port}]
-            one["spec"] = {"type": "ExternalName", "externalName": "localhost", "ports": ports}
+            one["spec"] = {"ports": [{"name": "https", "port": stage.operators.port}]}
         if one["kind"] == "APIService":
             one["spec"]["service"]["port"] = stage.operators.port
             one["spec"]["caBundle"] = bundle
@@ -285,7 +287,7 @@ def test_hpa_scales_by_the_signals_through_the_aggregation_layer(stage: Stage) -
         },
     }
     try:
-        world.apply(*documents)
+        world.apply(*documents, endpoints(stage.operators))
         path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/flow/requests"
 
         def served() -> dict[str, Any] | None:
@@ -314,18 +316,14 @@ def test_hpa_scales_by_the_signals_through_the_aggregation_layer(stage: Stage) -
         world.delete("hpa", "web", "flow")
         world.delete("deployment", "web", "flow")
         world.delete("apiservice", "v1beta1.external.metrics.k8s.io")
-        plane.kubectl("delete", "service", SERVICE, "-n", "kekkai-system", "--ignore-not-found")
+        plane.kubectl("delete", "service,endpointslice", SERVICE, "-n", "kekkai-system", "--ignore-not-found")
 
 
 def test_nobody_but_the_front_proxy_may_connect(stage: Stage) -> None:
-    import httpx
-
     ca = str(stage.operators.authority.files.certificate)
-    import ssl
-
     context = ssl.create_default_context(cafile=ca)
     context.check_hostname = False
-    url = f"https://127.0.0.1:{stage.operators.port}/apis/external.metrics.k8s.io/v1beta1/namespaces/flow/requests"
+    url = f"https://{stage.operators.host}:{stage.operators.port}/apis/external.metrics.k8s.io/v1beta1/namespaces/flow/requests"
     with pytest.raises(httpx.HTTPError):
         httpx.get(url, headers={"X-Remote-User": "kekkai-admin", "X-Remote-Group": "system:masters"}, verify=context)
 
@@ -345,6 +343,32 @@ def test_a_wrong_declaration_is_refused_with_the_field(stage: Stage) -> None:
         "-",
         stdin=example.replace("name: chat\n  namespace", "name: other\n  namespace"),
     )
+
+
+def endpoints(operators: _WithFlow) -> dict[str, Any]:
+    """Where the aggregation layer finds the server: the API server takes no loopback address here."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": SERVICE,
+            "namespace": "kekkai-system",
+            "labels": {"kubernetes.io/service-name": SERVICE},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [operators.host], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": operators.port, "protocol": "TCP"}],
+    }
+
+
+def host_address() -> str:
+    """An IPv4 address of this machine that is not a loopback one; no packet is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but the loopback one")
+        return str(probe.getsockname()[0])
 
 
 def _class_of(world: World) -> str:

@@ -93,6 +93,19 @@ def test_steady_demand_with_noise_never_makes_it_flap(level: float, width: float
     assert line.replicas * 10 >= min(level * (1 - width), 500)
 
 
+@pytest.mark.parametrize("spread", [0.1, 0.2])
+def test_demand_that_is_noisy_turns_the_count_hardly_ever(spread: float) -> None:
+    noise = random.Random(3)
+    line = Line(
+        spec(max_replicas=200, quantile=0.9, window=300.0), lambda _: {"load": max(0.0, 300 * noise.gauss(1, spread))}
+    )
+    line.run(1800)
+    line.counts.clear()
+    line.run(7200)
+    assert reversals(line.counts) <= 2
+    assert max(line.counts) - min(line.counts) <= 8
+
+
 @settings(max_examples=8, deadline=None)
 @given(level=st.floats(20, 900), seed=st.integers(0, 2**32))
 def test_classes_come_to_rest_under_noise(level: float, seed: int) -> None:
