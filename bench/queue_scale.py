@@ -23,6 +23,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import api_profile
 import yaml
 from kueue_baseline.foreign import Foreign
 from kueue_baseline.load import CLASSES, COHORTS, NODES, NOMINAL, PEER, QUEUES, RUNNER, SYSTEM, class_of, setup_objects
@@ -37,7 +38,6 @@ from local.stack import install
 from operators.runtime import RESOURCES, Cluster
 from operators.runtime.watch import Watch
 
-PPROF_SECONDS = 40
 # The API server of Kueue's test (envtest) writes no audit log.
 API_SERVER_FLAGS = ("--audit-log-path=",)
 
@@ -112,7 +112,7 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str, pprof: Path 
                 }
                 profile = await asyncio.create_subprocess_shell(hook, env=env)
             elif pprof is not None:
-                profile = await api_server_profile(plane, pprof)
+                profile = await api_profile.record(plane, pprof)
             foreign.started = time.monotonic()
             working = asyncio.gather(foreign.create_all(per_queue), foreign.finish_all())
             last, idle = (0, 0), 0
@@ -155,15 +155,6 @@ async def measure(plane: ControlPlane, per_queue: float, hook: str, pprof: Path 
             "evictions": foreign.evictions,
             "retries": foreign.retries,
         }
-
-
-async def api_server_profile(plane: ControlPlane, to: Path) -> asyncio.subprocess.Process:
-    """Starts to record where the API server's CPU goes, for `go tool pprof -top`."""
-    kubectl = [str(plane.binaries["kubectl"]), f"--kubeconfig={plane.admin_kubeconfig}", "--request-timeout=0"]
-    with to.open("wb") as out:
-        return await asyncio.create_subprocess_exec(
-            *kubectl, "get", "--raw", f"/debug/pprof/profile?seconds={PPROF_SECONDS}", stdout=out
-        )
 
 
 def kubeconfig_of(plane: ControlPlane, account: str) -> Path:
@@ -222,13 +213,13 @@ def main() -> None:
     parser.add_argument(
         "--gogc",
         type=int,
-        help="garbage collection target of API server and etcd in per cent; the local control plane's is 300 (Go's own 100)",
+        help="garbage collection target of API server and etcd in per cent; 300 unless told, Go's own is 100",
     )
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     given = parser.parse_args()
     if given.gogc:
         os.environ["GOGC"] = str(given.gogc)
-    flags = [*API_SERVER_FLAGS, *(("--profiling=true",) if given.pprof else ())]
+    flags = [*API_SERVER_FLAGS, *(api_profile.FLAGS if given.pprof else ())]
     with ControlPlane.start(components=("controller-manager", "kwok"), api_server_flags=flags) as plane:
         install(plane)
         start_operators(plane, given.profile)

@@ -64,7 +64,8 @@ class ControlPlane:
     ) -> ControlPlane:
         """Start everything and wait until the API server answers.
 
-        `api_server_flags` come after its own and override them, `--profiling=true` say. Without `data_dir` a temporary folder is used and removed at the end. All processes end
+        `api_server_flags` come after its own and override them, `--profiling=true` say.
+        Without `data_dir` a temporary folder is used and removed at the end. All processes end
         with this one, however it ends, unless `detached` (or `detach`, later).
         """
         binaries = resolve(progress=progress)

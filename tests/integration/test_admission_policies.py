@@ -603,6 +603,37 @@ async def test_without_a_baseline_nothing_is_let_in(users: dict[str, Path], inst
         installed.kubectl("apply", "-f", "-", stdin=json.dumps(kept))
 
 
+def test_the_operator_has_seats_of_its_own_at_the_api_server(installed: ControlPlane) -> None:
+    operator = installed.kubeconfig_for(
+        OPERATOR_USER, ("system:serviceaccounts", "system:serviceaccounts:kekkai-system")
+    )
+    flow = json.loads(installed.kubectl("get", "flowschema", "kekkai-operator", "-o", "json").stdout)
+    headers = installed.kubectl("get", "tenants", "-v=9", user=operator).stderr
+    assert flow["metadata"]["uid"] in headers
+    assert flow["spec"]["priorityLevelConfiguration"]["name"] == "kekkai-operator"
+
+
+async def test_gates_of_others_stay_beside_ours(users: dict[str, Path]) -> None:
+    other = {"name": "example.com/other"}
+    async with await Cluster.connect(users["owner"]) as cluster:
+        for kind, body in (
+            ("Job", merged(JOB, {"spec": {"template": {"spec": {"schedulingGates": [other]}}}})),
+            (
+                "Pod",
+                merged(
+                    GATED,
+                    {
+                        "metadata": {"name": "other-gated"},
+                        "spec": {"schedulingGates": [other], "containers": GPU_POD["containers"]},
+                    },
+                ),
+            ),
+        ):
+            made = await cluster.request("POST", RESOURCES[kind].path("adm"), {"dryRun": "All"}, body)
+            spec = made["spec"] if kind == "Pod" else made["spec"]["template"]["spec"]
+            assert spec["schedulingGates"] == [other, GATE]
+
+
 async def test_the_operator_is_not_cluster_admin(installed: ControlPlane, users: dict[str, Path]) -> None:
     operator = installed.kubeconfig_for(
         OPERATOR_USER, ("system:serviceaccounts", "system:serviceaccounts:kekkai-system")
