@@ -28,8 +28,8 @@ _COUNT_RELEASE = (
     .values(policy_releases=keys.c.policy_releases + 1, releases=keys.c.releases + 1)
 )
 _OPEN_SESSION = {
-    "sqlite": sqlite.insert(sessions).on_conflict_do_nothing(index_elements=[sessions.c.id_hash]),
-    "postgresql": postgresql.insert(sessions).on_conflict_do_nothing(index_elements=[sessions.c.id_hash]),
+    "sqlite": sqlite.insert(sessions).on_conflict_do_nothing().returning(sessions.c.id_hash),
+    "postgresql": postgresql.insert(sessions).on_conflict_do_nothing().returning(sessions.c.id_hash),
 }
 _TOKEN = select(sessions.c.token, sessions.c.expires).where(sessions.c.id_hash == bindparam("session"))
 
@@ -74,7 +74,7 @@ def open_session(change: Change, id_hash: str, expires: int, token: str | None) 
     """Use up a challenge. False if it was used before (a replay)."""
     statement = _OPEN_SESSION[change.connection.dialect.name]
     opened = change.connection.execute(statement, {"id_hash": id_hash, "expires": expires, "token": token})
-    return opened.rowcount == 1
+    return opened.first() is not None
 
 
 def session_token(connection: Connection, id_hash: str, now: int) -> str | None:
