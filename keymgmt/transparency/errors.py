@@ -31,3 +31,16 @@ class LogFenced(Unavailable):
     """Another replica has become the writer of the log."""
 
     reason = "LogFenced"
+
+
+class WitnessesUnreachable(Unavailable):
+    """Too few witnesses cosigned a checkpoint; it is not published, and nobody is answered on its strength."""
+
+    reason = "WitnessesUnreachable"
+
+
+class WitnessRefused(KekkaiError):
+    """A witness answered something that an honest one would not, or does not know the log."""
+
+    reason = "WitnessRefused"
+    http_status = 502

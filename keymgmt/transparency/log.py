@@ -1,4 +1,4 @@
-"""The writer of one transparency log folder: append entries, publish signed checkpoints.
+"""The writer of one transparency log: append entries, publish signed checkpoints.
 
 The order of writes makes every crash harmless: first the new tiles and bundles, durable,
 then the checkpoint that commits to them. Tiles beyond the checkpoint are leftovers of a
@@ -14,6 +14,7 @@ from pathlib import Path
 from keymgmt.transparency.errors import LogCorrupt, LogRolledBack, NoteInvalid
 from keymgmt.transparency.merkle import EMPTY_ROOT, leaf_hash, perfect_root, tree_root
 from keymgmt.transparency.note import Checkpoint, Signer, VerifierKey
+from keymgmt.transparency.storage import LogStore
 from keymgmt.transparency.tiles import (
     ENTRIES,
     MAX_ENTRY_BYTES,
@@ -25,6 +26,7 @@ from keymgmt.transparency.tiles import (
     read_hashes,
     tile_path,
 )
+from keymgmt.transparency.witnesses import Cosigner
 
 CHECKPOINT = "checkpoint"
 logger = logging.getLogger(__name__)
@@ -33,9 +35,20 @@ logger = logging.getLogger(__name__)
 class TransparencyLog:
     """A log folder with its right edge in memory. Not for two writers, nor for two threads."""
 
-    def __init__(self, root: Path, key: VerifierKey, signer: Signer, anchors: Sequence[Path] = ()) -> None:
-        """Open the folder and check that its right edge gives the signed root. Raises LogCorrupt."""
-        self.files = TileFiles(root)
+    def __init__(
+        self,
+        root: Path | LogStore,
+        key: VerifierKey,
+        signer: Signer,
+        anchors: Sequence[Path] = (),
+        witnesses: Cosigner | None = None,
+    ) -> None:
+        """Open the storage (a folder by its path) and check that its right edge gives the signed root.
+
+        With `witnesses` no checkpoint is published that their quorum has not cosigned. Raises LogCorrupt.
+        """
+        self.files: LogStore = TileFiles(root) if isinstance(root, Path) else root
+        self._witnesses = witnesses
         self.key = key
         self._signer = signer
         self._anchors = tuple(anchors)
@@ -45,7 +58,9 @@ class TransparencyLog:
         self._load_edge(self.checkpoint.size)
         root_on_disk = tree_root(self.size, TileNodes(self.files, self.size))
         if root_on_disk != self.checkpoint.root:
-            raise LogCorrupt("the tiles do not give the checkpoint's root", where=str(root), fix="restore the log")
+            raise LogCorrupt(
+                "the tiles do not give the checkpoint's root", where=self.files.location, fix="restore the log"
+            )
         self._check_anchors()
 
     @property
@@ -60,7 +75,7 @@ class TransparencyLog:
     def append(self, entries: Sequence[bytes]) -> Checkpoint:
         """Make entries durable, sign a checkpoint over them, publish it. Returns it.
 
-        Raises Unavailable from the signer (nothing is published then; call again with the
+        Raises Unavailable from the signer or for want of witnesses (nothing is published then; call again with the
         same entries), LogCorrupt if a tile would change, OSError if the disk fails.
         """
         if not entries:
@@ -74,6 +89,8 @@ class TransparencyLog:
         self.files.write_new(new_files)
         checkpoint = Checkpoint(self.key.name, size, self.root_with(size, edge))
         signed = checkpoint.sign(self.key, self._signer)
+        if self._witnesses is not None:
+            signed = self._witnesses.cosign(signed, checkpoint, _EdgeNodes(size, edge, self.files))
         self.files.replace(CHECKPOINT, signed)
         self._edge, self._bundle = edge, bundle
         self.checkpoint, self.signed_checkpoint = checkpoint, signed
@@ -92,6 +109,18 @@ class TransparencyLog:
             self.signed_checkpoint = self.checkpoint.sign(self.key, self._signer)
             self.files.replace(CHECKPOINT, self.signed_checkpoint)
 
+    def confirm(self) -> None:
+        """Show the published checkpoint to the witnesses: to be done at a start, once the log is whole.
+
+        Raises LogRolledBack if they have seen a longer log, WitnessesUnreachable without a quorum.
+        """
+        if self._witnesses is None or not self.signed_checkpoint:
+            return
+        bare = self.checkpoint.sign(self.key, self._signer)
+        signed = self._witnesses.cosign(bare, self.checkpoint, TileNodes(self.files, self.size))
+        self.files.replace(CHECKPOINT, signed)
+        self.signed_checkpoint = signed
+
     def _read_checkpoint(self) -> tuple[Checkpoint, bytes]:
         content = self.files.read(CHECKPOINT)
         if content is None:
@@ -101,7 +130,7 @@ class TransparencyLog:
         except NoteInvalid as error:
             raise LogCorrupt(
                 f"the checkpoint on disk is not ours: {error.problem.what}",
-                where=str(self.files.root / CHECKPOINT),
+                where=f"{self.files.location}/{CHECKPOINT}",
                 fix="the log's origin and key must never change",
             ) from None
 
@@ -141,7 +170,7 @@ class TransparencyLog:
 class _EdgeNodes:
     """Nodes of a tree that is not yet on disk whole: the last tile of each level from memory."""
 
-    def __init__(self, size: int, edge: dict[int, list[bytes]], files: TileFiles) -> None:
+    def __init__(self, size: int, edge: dict[int, list[bytes]], files: LogStore) -> None:
         self._size, self._edge = size, edge
         self._disk = TileNodes(files, size)
 

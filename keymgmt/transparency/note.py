@@ -22,7 +22,7 @@ MAX_NOTE_BYTES = 64 * 1024
 MAX_SIGNATURES = 100
 _ED25519 = b"\x01"
 _DASH = "— "
-_KEY_NAME = re.compile(r"[^\s+]{1,255}", re.ASCII)
+KEY_NAME = re.compile(r"[^\s+]{1,255}", re.ASCII)
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 Signer = Callable[[bytes], bytes]
@@ -48,9 +48,9 @@ class VerifierKey:
     def parse(cls, text: str) -> VerifierKey:
         """Parse a vkey `name+hex key ID+base64(type ‖ key)`. Raises NoteInvalid."""
         parts = text.strip().split("+", 2)
-        if len(parts) != 3 or not _KEY_NAME.fullmatch(parts[0]):
+        if len(parts) != 3 or not KEY_NAME.fullmatch(parts[0]):
             raise NoteInvalid("a verifier key has the form name+keyID+base64", where="vkey")
-        material = _decode(parts[2], "vkey")
+        material = decode_base64(parts[2], "vkey")
         if material[:1] != _ED25519 or len(material) != 33:
             raise NoteInvalid("only Ed25519 verifier keys (type 01) are known", where="vkey")
         key = cls(parts[0], material[1:])
@@ -67,6 +67,28 @@ class VerifierKey:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class SignatureLine:
+    """One signature of a note: the key's name, its ID (4 bytes), and what the key's type puts after it."""
+
+    name: str
+    key_id: bytes
+    signature: bytes
+
+    def encode(self) -> str:
+        """The line with its newline."""
+        return f"{_DASH}{self.name} {base64.b64encode(self.key_id + self.signature).decode()}\n"
+
+
+def parse_signature_line(line: str) -> SignatureLine:
+    """Parse a line without its newline. Raises NoteInvalid."""
+    name, _, encoded = line.removeprefix(_DASH).partition(" ")
+    blob = decode_base64(encoded, "signature line")
+    if not line.startswith(_DASH) or len(blob) < 5 or not KEY_NAME.fullmatch(name):
+        raise NoteInvalid("malformed signature line", where=name[:64])
+    return SignatureLine(name, blob[:4], blob[4:])
+
+
 def sign_note(text: str, key: VerifierKey, signer: Signer) -> bytes:
     """The whole note: `text` must end in a newline and is signed as it stands."""
     if not text.endswith("\n"):
@@ -74,8 +96,7 @@ def sign_note(text: str, key: VerifierKey, signer: Signer) -> bytes:
     signature = signer(text.encode())
     if not key.signs(text.encode(), signature):
         raise NoteInvalid("the signer's key is not the one that the log is named for", where=key.name)
-    line = base64.b64encode(key.key_id + signature).decode()
-    return f"{text}\n{_DASH}{key.name} {line}\n".encode()
+    return f"{text}\n{SignatureLine(key.name, key.key_id, signature).encode()}".encode()
 
 
 def open_note(note: bytes, key: VerifierKey) -> str:
@@ -83,23 +104,21 @@ def open_note(note: bytes, key: VerifierKey) -> str:
 
     Raises NoteInvalid. A line that claims to be by `key` and does not verify is an error.
     """
-    text, lines = _split(note)
+    text, lines = split_note(note)
     verified = False
     for line in lines:
-        name, _, encoded = line.removeprefix(_DASH).partition(" ")
-        blob = _decode(encoded, "signature line")
-        if len(blob) < 5 or not _KEY_NAME.fullmatch(name):
-            raise NoteInvalid("malformed signature line", where=name[:64])
-        if name == key.name and blob[:4] == key.key_id:
-            if not key.signs(text.encode(), blob[4:]):
-                raise NoteInvalid("the signature does not verify", where=name)
+        one = parse_signature_line(line)
+        if one.name == key.name and one.key_id == key.key_id:
+            if not key.signs(text.encode(), one.signature):
+                raise NoteInvalid("the signature does not verify", where=one.name)
             verified = True
     if not verified:
         raise NoteInvalid("no signature by the expected key", where=str(key), fix="check the pinned vkey")
     return text
 
 
-def _split(note: bytes) -> tuple[str, list[str]]:
+def split_note(note: bytes) -> tuple[str, list[str]]:
+    """A note's text, with its last newline, and its signature lines. Raises NoteInvalid."""
     if len(note) > MAX_NOTE_BYTES:
         raise NoteInvalid("note larger than 64 KiB")
     try:
@@ -117,7 +136,8 @@ def _split(note: bytes) -> tuple[str, list[str]]:
     return text + "\n", lines
 
 
-def _decode(text: str, where: str) -> bytes:
+def decode_base64(text: str, where: str) -> bytes:
+    """Standard base64 with padding. Raises NoteInvalid naming `where`."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -143,10 +163,18 @@ class Checkpoint:
     @classmethod
     def open(cls, note: bytes, key: VerifierKey) -> Checkpoint:
         """Verify a signed checkpoint of the log named by `key`. Raises NoteInvalid."""
-        lines = open_note(note, key).split("\n")
-        if len(lines) < 4 or not _SIZE.fullmatch(lines[1]):
-            raise NoteInvalid("a checkpoint has an origin, a size and a root")
-        root = _decode(lines[2], "checkpoint root")
-        if len(root) != 32 or lines[0] != key.name:
-            raise NoteInvalid("the checkpoint is of another log or its root is not 32 bytes", where=lines[0][:64])
-        return cls(lines[0], int(lines[1]), root)
+        checkpoint = parse_checkpoint(open_note(note, key))
+        if checkpoint.origin != key.name:
+            raise NoteInvalid("the checkpoint is of another log", where=checkpoint.origin[:64])
+        return checkpoint
+
+
+def parse_checkpoint(text: str) -> Checkpoint:
+    """The checkpoint in a note's text, no signature looked at. Raises NoteInvalid."""
+    lines = text.split("\n")
+    if len(lines) < 4 or not lines[0] or not _SIZE.fullmatch(lines[1]):
+        raise NoteInvalid("a checkpoint has an origin, a size and a root")
+    root = decode_base64(lines[2], "checkpoint root")
+    if len(root) != 32:
+        raise NoteInvalid("the checkpoint's root is not 32 bytes", where=lines[0][:64])
+    return Checkpoint(lines[0], int(lines[1]), root)

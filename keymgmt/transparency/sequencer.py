@@ -16,7 +16,8 @@ from keymgmt.transparency.errors import LogCorrupt, LogRolledBack
 from keymgmt.transparency.log import CHECKPOINT, TransparencyLog
 from keymgmt.transparency.merkle import tree_root
 from keymgmt.transparency.note import Checkpoint, VerifierKey
-from keymgmt.transparency.tiles import TILE_WIDTH, TileFiles, TileNodes, read_entries
+from keymgmt.transparency.storage import LogStore
+from keymgmt.transparency.tiles import TILE_WIDTH, TileNodes, read_entries
 
 logger = logging.getLogger(__name__)
 BATCH = 1024
@@ -45,7 +46,7 @@ class LeafSource(Protocol):
         """Remember a published checkpoint, durably. Raises LogFenced if the writer's term is over."""
 
 
-def restore_checkpoint(files: TileFiles, key: VerifierKey, known: Published) -> None:
+def restore_checkpoint(files: LogStore, key: VerifierKey, known: Published) -> None:
     """Put the store's checkpoint in place of an older one, which a writer whose term was over left last.
 
     Raises LogRolledBack if the tiles do not give its root: then the log itself is an old copy.
@@ -105,7 +106,9 @@ class Sequencer:
         """`check`, then integrate what a crash or the writer before left."""
         known = self.check()
         self.log.publish_empty()
-        if self.integrate() == known.size and known.signed != self.log.signed_checkpoint:
+        size = self.integrate()
+        self.log.confirm()
+        if size == known.size and known.signed != self.log.signed_checkpoint:
             self._record()
 
     def integrate(self) -> int:

@@ -72,6 +72,11 @@ class TileFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def location(self) -> str:
+        """The folder, for messages."""
+        return str(self.root)
+
     def read(self, path: str) -> bytes | None:
         try:
             return (self.root / path).read_bytes()
