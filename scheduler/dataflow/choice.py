@@ -35,24 +35,25 @@ def choose(
     )
     now_link = named(spec.bandwidth, seen.bandwidth_asked or seen.bandwidth)
     now_disk = named(spec.volume_io, seen.volume_io_asked or seen.volume_io)
-    covered = seen.now - memory.began >= spec.window
     links, link_wait = _allowed(
         spec.bandwidth,
         now_link,
+        seen,
         seen.bandwidth,
-        seen.now - memory.bandwidth_changed,
+        memory.bandwidth_changed,
         spec.bandwidth_interval,
         blind,
-        covered,
+        seen.now - memory.began >= max(spec.window, spec.bandwidth_interval),
     )
     disks, disk_wait = _allowed(
         spec.volume_io,
         now_disk,
+        seen,
         seen.volume_io,
-        seen.now - memory.volume_io_changed,
+        memory.volume_io_changed,
         spec.volume_io_interval,
         blind,
-        covered,
+        seen.now - memory.began >= max(spec.window, spec.volume_io_interval),
     )
     best = _classes(spec, demand, peak, (now_link, now_disk), (links, disks))
     link, disk = named(spec.bandwidth, best.bandwidth), named(spec.volume_io, best.volume_io)
@@ -100,21 +101,22 @@ def _peaks(
 def _allowed(
     options: tuple[RateClass, ...],
     asked: RateClass | None,
+    seen: Observation,
     in_force: str,
-    since: float,
+    changed: float,
     interval: float,
     blind: tuple[str, ...],
     covered: bool,
 ) -> tuple[list[RateClass | None], str]:
-    """The classes that may be chosen now, and why no other."""
+    """The classes that may be chosen now, and why no other. `covered`: the peak of a whole interval is known."""
     if asked is None:
         return classes(options), ""
     if blind:
         return [asked], "a signal cannot be read"
     if in_force and in_force != asked.name:
         return [asked], f"{asked.name} is not in force yet"
-    if since < interval:
-        return [asked], f"another change is possible in {math.ceil(interval - since)} s"
+    if seen.now - changed < interval:
+        return [asked], f"another change is possible in {math.ceil(interval - (seen.now - changed))} s"
     if not covered:
         return [one for one in options if one.rate >= asked.rate], ""
     return classes(options), ""
