@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from crds.labels import ACCELERATOR
+from scheduler.autoscale.advice import Advice, advise
 from scheduler.autoscale.growth import Growth, fresh_capacity, grow, rows_of
 from scheduler.autoscale.slots import FreeSlots
+from scheduler.cycle.pending import waiting_for_machines
 from scheduler.decision import MachineRequest
 from scheduler.explain.reasons import Reason
 from scheduler.explain.room import no_room
@@ -31,6 +34,8 @@ class Scratch:
         self.charged: set[str] = set()  # roots of the tenants that were charged
         self.machine_requests: list[MachineRequest] = []
         self.by_price = sorted(fleet.pools.values(), key=lambda pool: (pool.price_micro, pool.name))
+        self.taken: Counter[Shape] = Counter()  # workloads that room was given to, or promised
+        self._advice: Advice | None = None  # made when something has to grow and there is a choice
         self._slots: dict[str, FreeSlots] = {}
         self._candidates: dict[tuple[Rights, Shape], tuple[list[PoolState], dict[str, str]]] = {}
         self._wants: dict[Shape, tuple[int, str]] = {}
@@ -67,6 +72,7 @@ class Scratch:
     def charge(self, tenant: str, ask: Ask, pool: PoolState) -> None:
         """Count the devices of an ask as used."""
         self.entitlements.charge(tenant, pool.accelerator, ask.devices)
+        self.taken[ask.shape] += 1
         self.charged.add(self.fleet.use.floors.root(tenant))
 
     def wants(self, shape: Shape) -> tuple[int, str]:
@@ -106,7 +112,14 @@ class Scratch:
         return (pool.name, shape) in self._full
 
     def cheapest_growth(self, pools: Sequence[PoolState], shape: Shape, ask: Ask) -> Growth | None:
-        """The growth that costs least; None, with the pools noted as full, when none will do."""
+        """The growth that costs least, by the advice for all that waits where one is given.
+
+        None, with the pools noted as full, when none will do.
+        """
+        for pool in self._advised(pools, shape):
+            advised = grow(self.supply.pools[pool.name], self.slots_of(pool), self.supply.node_vector(pool), ask)
+            if advised is not None:
+                return advised
         options: list[Growth] = []
         for pool in pools:
             option = grow(self.supply.pools[pool.name], self.slots_of(pool), self.supply.node_vector(pool), ask)
@@ -115,6 +128,15 @@ class Scratch:
             else:
                 self.full(pool, shape, ask)
         return min(options, key=lambda one: (one.cost_micro, len(one.slots), one.pool.name), default=None)
+
+    def _advised(self, pools: Sequence[PoolState], shape: Shape) -> list[PoolState]:
+        if sum(1 for pool in pools if len(self.slots_of(pool))) < 2:
+            return []
+        if self._advice is None:
+            waiting = waiting_for_machines(self.fleet, self.entitlements, self.taken, self.pools_for)
+            growing = [pool for pool in self.by_price if pool.accepting]
+            self._advice = advise(waiting, growing, self.supply, self.slots_of)
+        return self._advice.order(shape, pools)
 
     def slots_of(self, pool: PoolState) -> FreeSlots:
         """The slots where machines may still be asked for."""
@@ -128,6 +150,8 @@ class Scratch:
         rows = rows_of(pool, slots)
         have.add(rows, np.tile(self.supply.node_vector(pool), (len(rows), 1)))
         self.slots_of(pool).take(slots)
+        if self._advice is not None:
+            self._advice.bought(pool.name, len(slots))
         for row in rows:
             where = row.domains
             self.machine_requests.append(

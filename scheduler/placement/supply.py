@@ -49,6 +49,11 @@ class Supply:
             self._asks[shape] = self._ask(shape)
         return self._asks[shape]
 
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """Resource → its column."""
+        return {name: column for name, column in self._fleet.table.columns.items() if column < self.width}
+
     def node_vector(self, pool: PoolState) -> Ints:
         """What a fresh node of the pool offers, by resource column."""
         return self._vectors[pool.name]

@@ -267,14 +267,14 @@ class _Chooser:
         sets = tuple(
             (tuple(sorted(one.requests.items())), tuple(sorted(one.node_selector.items()))) for one in demand.pods
         )
-        key = (sets, tuple(counts), demand.flavors, demand.capacity_types, by_zone, demand.single_pool)
+        key = (sets, tuple(counts), demand.flavors, demand.capacity_types, demand.pools, by_zone, demand.single_pool)
         if key not in self._known:
             self._known[key] = self._cheapest(demand, counts, by_zone)
         return self._known[key]
 
     def _cheapest(self, demand: Demand, counts: Sequence[int], by_zone: bool) -> tuple[str, str]:
         grouping = Grouping([row.offering for row in self._rows])
-        alone = Demand(demand.key, demand.pods, flavors=demand.flavors, capacity_types=demand.capacity_types)
+        alone = replace(demand, topology="", counted_as="", apart=False)
         grouping.add(0, alone, counts)
         problem, wanted = grouping.problem(self._rows), grouping.groups.wanted()
         fits = problem.fits()

@@ -21,7 +21,7 @@ _STEPS = 12  # groups that are looked at on each row before the best is filled u
 _NARROW = 12  # rows that are looked at between two looks at all
 _ROUNDS = 250  # of taking apart, at most
 _RIPPLES = (0.05, 0.1, 0.3)  # of values, as exponents
-_EXACT = 40  # patterns that one exact division counts as
+_EXACT = 12  # patterns that one exact division counts as
 _TOGETHER = 12  # nodes that are looked at for one division
 _FEW = 40  # groups up to which all of the work is done
 _LOOKS = 64  # patterns between two looks at all
@@ -55,10 +55,11 @@ def cover(problem: Problem, wanted: Ints, limit: Ints, work: int) -> Cover:
     value = _first_values(problem, fits)
     best = _cheaper_types(problem, _pass(problem, wanted, limit, value), limit)
     # A pattern over many groups takes longer: the time stays about the same.
-    work = min(work, work * _FEW // max(problem.groups, 1))
+    work = min(work, work * _FEW**2 // max(problem.groups, 1) ** 2)
     spent = 0
     rounds = 0
-    while best.nodes and spent < work and rounds < _ROUNDS:
+    bound = float(value @ wanted)  # no cover costs less
+    while spent < work and rounds < _ROUNDS and best.cost > bound * (1 + 1e-9):
         rounds += 1
         value = _corrected(problem, best, value)
         kept, loose, free = _take_apart(problem, best, limit, value, rounds)
@@ -70,7 +71,7 @@ def cover(problem: Problem, wanted: Ints, limit: Ints, work: int) -> Cover:
         )
         if (merged.left.sum(), merged.cost) <= (best.left.sum(), best.cost):
             best = merged
-    if not best.left.any():
+    if not best.left.any() and best.cost > bound * (1 + 1e-9):
         best = _divide_anew(problem, best, limit, value, work // _EXACT)
     best.left = best.left + impossible
     return best

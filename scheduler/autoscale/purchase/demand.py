@@ -55,6 +55,7 @@ class Demand:
     rank: int = 0  # when bounds bind, the lower ranks go first
     flavors: tuple[tuple[str, float], ...] = ()  # (accelerator, throughput beside the first); any when empty
     capacity_types: frozenset[str] = frozenset()  # that it accepts; any when empty
+    pools: frozenset[str] = frozenset()  # that it may use; any when empty
 
 
 @dataclass(frozen=True, slots=True)

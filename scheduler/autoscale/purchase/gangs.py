@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,9 +36,7 @@ def stand(
     `slots`: (offering, level) → free slots of each domain, as they are now.
     """
     grouping = Grouping([row.offering for row in rows])
-    grouping.add(
-        0, Demand(demand.key, demand.pods, flavors=demand.flavors, capacity_types=demand.capacity_types), counts
-    )
+    grouping.add(0, replace(demand, topology="", counted_as="", apart=False), counts)
     problem, wanted = grouping.problem(rows), grouping.groups.wanted()
     best: tuple[float, str, Stand] | None = None
     for at, row in enumerate(rows):

@@ -26,6 +26,7 @@ class Suits:
     pod_sets: tuple[PodSet, ...]
     flavors: tuple[tuple[str, float], ...]
     capacity_types: frozenset[str]
+    pools: frozenset[str]
     zone: str = ""
     pool: str = ""
 
@@ -109,7 +110,7 @@ class Grouping:
             for one in pod_sets
         )
         apart = demand.counted_as if demand.apart else ""
-        kind = (rules, demand.flavors, demand.capacity_types, zone, pool, apart)
+        kind = (rules, demand.flavors, demand.capacity_types, demand.pools, zone, pool, apart)
         group = self._raw.get((raw, kind)) if raw else None
         if group is None:
             asked = self._request(demand, pod_sets[0]) if request is None else request
@@ -118,7 +119,9 @@ class Grouping:
             if group is None:
                 group = self._of[key] = len(self.groups.requests)
                 self.groups.requests.append(asked)
-                self.groups.suits.append(Suits(pod_sets, demand.flavors, demand.capacity_types, zone, pool))
+                self.groups.suits.append(
+                    Suits(pod_sets, demand.flavors, demand.capacity_types, demand.pools, zone, pool)
+                )
                 self.groups.pod_sets.append(pod_sets[0])
                 self.groups.members.append([])
             if raw:
@@ -166,6 +169,8 @@ class Grouping:
                 good &= zones == suits.zone
             if suits.pool:
                 good &= pools == suits.pool
+            if suits.pools:
+                good &= np.isin(pools, sorted(suits.pools))
             if suits.capacity_types:
                 good &= np.isin(types, sorted(suits.capacity_types))
             if suits.flavors:
