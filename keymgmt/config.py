@@ -79,6 +79,36 @@ class Hsm(Section):
         return self
 
 
+class WitnessPeer(Section):
+    """One witness: where it answers, its cosignature vkey, the CA of its certificate if not a public one."""
+
+    url: Annotated[str, Field(max_length=512)]
+    key: Annotated[str, Field(max_length=4096)]
+    ca: Path | None = None
+
+
+class Witnesses(Section):
+    """Third parties that cosign each checkpoint before it is published. `quorum` must be a majority.
+
+    `grace_seconds` is for how long after the last quorum the log goes on without one: 0 for
+    not at all, so that no key is released on a checkpoint that witnesses have not seen.
+    """
+
+    peers: Annotated[tuple[WitnessPeer, ...], Field(min_length=1, max_length=32)]
+    quorum: Annotated[int, Field(ge=1)]
+    timeout_seconds: Annotated[float, Field(gt=0, le=15)] = 5.0
+    grace_seconds: Annotated[float, Field(ge=0, le=86400)] = 0.0
+
+
+class ObjectStore(Section):
+    """The log's tiles in an object store: a URL such as `s3://bucket/prefix`; credentials from the environment."""
+
+    url: Annotated[str, Field(pattern=r"^[a-z0-9]+://", max_length=512)]
+    endpoint: str | None = None
+    region: str | None = None
+    cache_bytes: Annotated[int, Field(ge=0)] = 64 << 20
+
+
 class Log(Section):
     """The transparency log. `origin` is its name in every checkpoint and must never change.
 
@@ -92,6 +122,14 @@ class Log(Section):
     folder: Path | None = None  # without it `log` under the data folder
     anchors: tuple[Path, ...] = ()
     lease_seconds: Annotated[float, Field(ge=1, le=60)] = 6.0
+    objects: ObjectStore | None = None  # instead of `folder`
+    witnesses: Witnesses | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Log:
+        if self.objects is not None and self.folder is not None:
+            raise ValueError("give log.folder or log.objects, not both")
+        return self
 
 
 class Token(Section):
@@ -253,7 +291,7 @@ class KeyServiceConfig(Section):
 
     @model_validator(mode="after")
     def _replicas_share_what_they_must(self) -> KeyServiceConfig:
-        if self.shares_store and self.log.folder is None:
+        if self.shares_store and self.log.folder is None and self.log.objects is None:
             raise ValueError("with storeUrl, log.folder must name the folder that all replicas share")
         return self
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.cli import log_watch
 from api.cli.output import Format, listing, show
 from crds.errors import InvalidInput
 from keymgmt.broker.client import AdminClient
@@ -34,6 +35,9 @@ def verify(
     vkey: Key,
     seen: Annotated[Path | None, typer.Option(help="A checkpoint seen earlier, which the log must extend.")] = None,
     save: Annotated[Path | None, typer.Option(help="Keep the checkpoint here, for --seen next time.")] = None,
+    key_name: Annotated[str | None, typer.Option("--key", help="Show that this key kept to the bounds below.")] = None,
+    at_most: Annotated[int | None, typer.Option(min=0, help="With --key: it was released at most so often.")] = None,
+    measurement: Annotated[list[str] | None, typer.Option(help="With --key: only to these; may be repeated.")] = None,
     ca: Ca = None,
     output: Output = Format.table,
 ) -> None:
@@ -46,6 +50,10 @@ def verify(
     reader, key = _reader(source, ca), _key(vkey)
     earlier = Checkpoint.open(seen.read_bytes(), key) if seen is not None and seen.exists() else None
     report = verify_log(reader, key, earlier)
+    if key_name is not None:
+        report.faults += report.exceeded(key_name, at_most, measurement)
+    elif at_most is not None or measurement:
+        raise InvalidInput("--at-most and --measurement need --key", where="--key")
     if output is Format.json:
         show(report.as_dict(), output)
     else:
@@ -126,6 +134,46 @@ def check(
     data = entry.read_bytes()
     checkpoint = check_proof(proof.read_bytes(), data, _key(vkey))
     show({"log": checkpoint.origin, "size": checkpoint.size, **decode_entry(data)}, output)
+
+
+@app.command("monitor")
+def monitor(
+    source: Source,
+    vkey: Key,
+    state: Annotated[Path, typer.Option(help="Where the monitor keeps what it has followed.")],
+    expectations: Annotated[Path | None, typer.Option(help="Releases you expect, YAML; others raise an alarm.")] = None,
+    witness: Annotated[list[str] | None, typer.Option(help="A witness's vkey or its file; may be repeated.")] = None,
+    quorum: Annotated[int, typer.Option(min=0, help="Cosignatures that each checkpoint must have.")] = 0,
+    compare: Annotated[
+        list[Path] | None, typer.Option(help="Another monitor's state or a checkpoint that another was given.")
+    ] = None,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between looks; 0 looks once.")] = 0,
+    command: Annotated[str | None, typer.Option(help="Program run for each alarm, which is its input.")] = None,
+    webhook: Annotated[str | None, typer.Option(help="URL that each alarm is posted to.")] = None,
+    ca: Ca = None,
+) -> None:
+    """Follow the log and raise an alarm on a fork, a roll-back, or a release you did not expect.
+
+    Example: kekkai log monitor https://keys.example:8443 --vkey log.vkey --state mine.state --expectations mine.yaml
+
+    Prints one JSON line an alarm. Run once, it exits with 3 after an alarm.
+    """
+    log_watch.monitor(
+        _reader(source, ca),
+        _key(vkey),
+        state,
+        expectations=expectations,
+        witnesses=witness or [],
+        quorum=quorum,
+        compare=compare or [],
+        every=every,
+        command=command,
+        webhook=webhook,
+    )
+
+
+app.command("witness")(log_watch.witness)
+app.command("witness-key")(log_watch.witness_key)
 
 
 def _print(report: LogReport) -> None:

@@ -34,18 +34,20 @@ from keymgmt.lifecycle.folder_lock import replica_name
 from keymgmt.lifecycle.journal import Change, Journal
 from keymgmt.lifecycle.log_lease import LogLease
 from keymgmt.lifecycle.log_leaves import published
+from keymgmt.lifecycle.orphans import Orphans
 from keymgmt.lifecycle.publication import LogPublication
 from keymgmt.lifecycle.schema import meta
 from keymgmt.transparency.log import TransparencyLog
 from keymgmt.transparency.note import VerifierKey
 from keymgmt.transparency.sequencer import restore_checkpoint
-from keymgmt.transparency.tiles import TileFiles
 from keymgmt.transparency.verify import prove
+from keymgmt.witness.wiring import open_store, open_witnesses
 from keymgmt.wrapping.client import WorkerClient
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 HOUSEKEEPING_SECONDS = 5.0
+SWEEP_SECONDS = 300.0
 
 
 class KeyService:
@@ -63,6 +65,8 @@ class KeyService:
         self._clock = clock
         self.worker = worker
         self._completions = Completions()
+        self._orphans = Orphans()
+        self._next_sweep = 0.0
         self.limiter = DenialLimiter(config.limits.denials_per_second, config.limits.denials_burst, time.monotonic)
 
     def start(self) -> None:
@@ -74,7 +78,8 @@ class KeyService:
         self.engine: Engine = open_database(config.database_url)
         self.reader = reader_of(self.engine)
         self.log_key = VerifierKey(config.log.origin, hello["log_public_key"])
-        self.log_files = TileFiles(config.log_folder)
+        self.log_files = open_store(config)
+        self.cosigner = open_witnesses(config)
         (config.data_dir / "log.vkey").write_text(f"{self.log_key}\n")
         terms = LogLease(self.engine, replica_name(config.data_dir), config.log.lease_seconds)
         self.publication = LogPublication(self.engine, self._open_log, terms)
@@ -131,8 +136,19 @@ class KeyService:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
                 await self.change(self._tidy)
+                if self.config.hsm.embedded and self.publication.leads and time.monotonic() >= self._next_sweep:
+                    self._next_sweep = time.monotonic() + SWEEP_SECONDS
+                    await self._sweep()
             except KekkaiError as error:
                 logger.warning("housekeeping failed: %s", error.problem.reason)
+
+    async def _sweep(self) -> None:
+        """Delete HSM keys that no version has needed for long; other replicas may be making new ones."""
+        present = (await self.hsm("wrapping-keys"))["ids"]
+        needed = await self.read(key_acts.live_hsm_keys)
+        for hsm_key_id in self._orphans.look(present, needed, time.monotonic()):
+            await self.hsm("destroy", hsm_key_id=hsm_key_id)
+            logger.info("deleted an HSM key that nothing refers to")
 
     def _tidy(self, change: Change) -> None:
         grants.forget_expired(change, int(change.now.timestamp()))
@@ -171,6 +187,7 @@ class KeyService:
                 "publishes": self.publication.leads,
                 "epoch": self.publication.epoch,
                 "anchors": len(self.config.log.anchors),
+                "witnesses": self._witness_faults(),
             },
             "tokenKey": self.token_key.jwk,
         }
@@ -184,12 +201,18 @@ class KeyService:
 
     def _open_log(self) -> TransparencyLog:
         restore_checkpoint(self.log_files, self.log_key, published(self.reader))
-        return TransparencyLog(self.log_files.root, self.log_key, self._sign_checkpoint, self.config.log.anchors)
+        return TransparencyLog(
+            self.log_files, self.log_key, self._sign_checkpoint, self.config.log.anchors, self.cosigner
+        )
 
     def _sign_checkpoint(self, text: bytes) -> bytes:
         signature = self.worker.call("sign-ed25519", {"message": text})["signature"]
         assert isinstance(signature, bytes)
         return signature
+
+    def _witness_faults(self) -> dict[str, str]:
+        """Per witness what kept its last cosignature from counting; empty text if it counted."""
+        return {one.key.name: one.fault for one in self.cosigner.witnesses} if self.cosigner is not None else {}
 
     def _session_secret(self) -> bytes:
         """32 bytes for challenges, sealed by the token in the store: the same after a restart."""

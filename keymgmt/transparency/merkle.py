@@ -137,6 +137,17 @@ class CompactRange:
         self.size = 0
         self._edge: list[bytes] = []  # roots of the perfect subtrees, largest first
 
+    @classmethod
+    def over(cls, size: int, node: NodeReader) -> CompactRange:
+        """The edge of a tree's first `size` leaves, from its nodes."""
+        found, start = cls(), 0
+        for level in range(size.bit_length() - 1, -1, -1):
+            if size >> level & 1:
+                found._edge.append(node(level, start >> level))
+                start += 1 << level
+        found.size = size
+        return found
+
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash."""
         self._edge.append(leaf)

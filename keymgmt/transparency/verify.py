@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,18 @@ class LogReport:
     def ok(self) -> bool:
         """No fault was found."""
         return not self.faults
+
+    def exceeded(self, name: str, at_most: int | None, measurements: Collection[str] | None) -> list[str]:
+        """How a key went beyond a number of releases or a set of measurements; both None look at nothing."""
+        key = self.keys.get(name)
+        if key is None:
+            return [f"the log knows no key {name}"]
+        faults = []
+        if at_most is not None and key.releases + key.transits > at_most:
+            faults.append(f"{name} was released or used {key.releases + key.transits} times, {at_most} were expected")
+        if measurements:
+            faults += [f"{name} was released to {m}" for m in sorted(set(key.by_measurement) - set(measurements))]
+        return faults
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
