@@ -21,7 +21,7 @@ _STEPS = 12  # groups that are looked at on each row before the best is filled u
 _NARROW = 12  # rows that are looked at between two looks at all
 _ROUNDS = 250  # of taking apart, at most
 _RIPPLES = (0.05, 0.1, 0.3)  # of values, as exponents
-_EXACT = 12  # patterns that one exact division counts as
+_EXACT = 40  # patterns that one exact division counts as
 _TOGETHER = 12  # nodes that are looked at for one division
 _FEW = 40  # groups up to which all of the work is done
 _LOOKS = 64  # patterns between two looks at all
@@ -58,7 +58,7 @@ def cover(problem: Problem, wanted: Ints, limit: Ints, work: int) -> Cover:
     work = min(work, work * _FEW**2 // max(problem.groups, 1) ** 2)
     spent = 0
     rounds = 0
-    bound = float(value @ wanted)  # no cover costs less
+    bound = _bound(problem, wanted)
     while spent < work and rounds < _ROUNDS and best.cost > bound * (1 + 1e-9):
         rounds += 1
         value = _corrected(problem, best, value)
@@ -75,6 +75,14 @@ def cover(problem: Problem, wanted: Ints, limit: Ints, work: int) -> Cover:
         best = _divide_anew(problem, best, limit, value, work // _EXACT)
     best.left = best.left + impossible
     return best
+
+
+def _bound(problem: Problem, wanted: Ints) -> float:
+    """No cover costs less: every column taken alone, as if pods could be cut."""
+    load = (wanted @ problem.request).astype(np.float64)
+    room = np.maximum(problem.capacity, 1e-9)
+    cheapest_unit = (problem.price[:, None] / room).min(axis=0, initial=np.inf)
+    return float(np.max(np.where(load > 0, load * cheapest_unit, 0.0), initial=0.0))
 
 
 def _divide_anew(problem: Problem, found: Cover, limit: Ints, value: Floats, turns: int) -> Cover:
