@@ -232,20 +232,3 @@ def test_one_service_a_folder(tmp_path):
     with take(tmp_path), pytest.raises(AlreadyRunning):
         take(tmp_path)
     take(tmp_path).close()
-
-
-def test_the_schema_and_statements_compile_for_postgresql():
-    """No server here; that the SQL is portable is checked as far as the dialect can tell."""
-    from sqlalchemy.dialects import postgresql
-    from sqlalchemy.schema import CreateTable
-
-    from keymgmt.lifecycle import custody, journal, key_records, releases
-    from keymgmt.lifecycle.schema import metadata
-
-    dialect = postgresql.dialect()
-    for table in metadata.sorted_tables:
-        assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))
-    statements = (key_records._FIND, custody._SET, custody._POLICY, releases._COUNT_RELEASE, journal._SET_NEXT_INDEX)
-    for statement in statements:
-        assert str(statement.compile(dialect=dialect))
-    assert "FOR UPDATE" in str(journal._NEXT_INDEX.compile(dialect=dialect))
