@@ -122,7 +122,7 @@ class Service:
             self.wait_ready()
         return self
 
-    def wait_ready(self, seconds=60):
+    def wait_ready(self, seconds=180):
         ready, deadline = Path(self.config["readyFile"]), time.monotonic() + seconds
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
