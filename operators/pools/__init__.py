@@ -29,7 +29,7 @@ def controllers(cluster: Cluster, stores: Stores, feed: Feed) -> list[Controller
     """The controllers of this operator, to be run beside the planner over the same feed."""
     made: list[Provider] = [
         KwokProvider(cluster, stores),
-        RedfishProvider(cluster, stores),
+        RedfishProvider(cluster),
         ClusterApiProvider(cluster, stores),
         KarpenterProvider(cluster),
         ExternalGrpcProvider(cluster),

@@ -72,8 +72,10 @@ async def register(scope: Scope) -> float | None:
 async def _lost(scope: Scope) -> float | None:
     """Its Node was there and is not. That dooms the Machine as soon as the provider agrees; else it may come back."""
     scope.set(REGISTERED, False, NODE_GONE, f"node {scope.node_name} is gone")
+    if scope.provider is None:
+        return _LOOK
     pause = scope.pause("provider", _LOOK)
-    if scope.provider is None or pause > 0:
+    if pause > 0:
         return pause
     try:
         if await scope.provider.get(scope.pool_name, scope.token) is None:

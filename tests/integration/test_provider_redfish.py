@@ -49,7 +49,7 @@ def order(of: dict[str, Any], slot: int, mark: str = "abc") -> ProviderOrder:
 
 
 def provider(cluster: MemoryCluster, calls: BmcCalls | None = None) -> RedfishProvider:
-    return RedfishProvider(cluster, cluster.stores(), calls, settle=13.0)  # type: ignore[arg-type]
+    return RedfishProvider(cluster, calls, settle=13.0)  # type: ignore[arg-type]
 
 
 async def test_who_is_on_and_claimed_by_nobody_is_left_alone(farm: Farm) -> None:

@@ -17,7 +17,7 @@ from operators.pools.providers.bmc import Bmc, BmcCalls, ServerState
 from operators.pools.providers.claims import Claim, Claims, Ledger
 from operators.pools.providers.protocol import Instance, OutOfCapacity, ProviderError, ProviderOrder
 from operators.pools.providers.secrets import Credentials
-from operators.runtime import Cluster, Stores
+from operators.runtime import Cluster
 
 _SETTLE = 15.0  # seconds after power-on was asked for, during which "Off" may only mean "not on yet"
 _GRACE = 60.0  # seconds that a server has for an orderly shutdown
@@ -33,7 +33,6 @@ class RedfishProvider:
     def __init__(
         self,
         cluster: Cluster,
-        stores: Stores,
         calls: BmcCalls | None = None,
         clock: Callable[[], float] = time.time,
         settle: float = _SETTLE,
@@ -41,7 +40,6 @@ class RedfishProvider:
     ) -> None:
         self._claims = Claims(cluster, self.scheme)
         self._credentials = Credentials(cluster)
-        self._pools = stores.watch("AcceleratorPool")
         self._calls = calls or BmcCalls()
         self._clock = clock
         self._settle = settle
