@@ -61,6 +61,28 @@ class Confidential(Model):
     gpu: bool = Field(default=False, description="Whether the devices run in confidential-computing mode.")
 
 
+class Forecast(Model):
+    """Devices kept free for what starts while a machine is on its way, from what started lately."""
+
+    quantile_percent: int = Field(
+        ge=1, le=99, description="How often what starts in the time that a machine takes should find its devices free."
+    )
+    half_life_seconds: int = Field(default=3600, ge=60, le=2_592_000, description="Age at which the past counts half.")
+
+
+class Budget(Model):
+    """What the machines of the pool may come to at most; what is left out is not bounded."""
+
+    model_config = checked(
+        rule(
+            "!has(self.costPerHour) || !self.costPerHour.startsWith('-')",
+            "spec.scaling.budget.costPerHour must not be negative; write 0 or more",
+        ),
+    )
+    cost_per_hour: DecimalText | None = Field(default=None, description="In the currency of spec.price.")
+    watts: int | None = Field(default=None, ge=0, le=1_000_000_000, description="Of all nodes at spec.power.maxWatts.")
+
+
 class Scaling(Model):
     """Bounds and pace of growth. `kubectl scale` sets `min`, the floor."""
 
@@ -80,6 +102,11 @@ class Scaling(Model):
     scale_down_delay_seconds: int = Field(
         default=600, ge=0, le=86400, description="How long a machine stays idle before it goes away."
     )
+    cooldown_seconds: int = Field(
+        default=0, ge=0, le=86400, description="How long no machine goes after the pool has grown."
+    )
+    forecast: Forecast | None = Field(default=None, description="Devices kept free for what may come; none without it.")
+    budget: Budget | None = Field(default=None, description="Bounds beside max.")
     max_concurrent_launches: int = Field(
         default=100, ge=1, le=5000, description="Machines that may be starting at once."
     )

@@ -47,6 +47,7 @@ _STATE_TAINTS = {
     "node.kubernetes.io/unschedulable",
     "node.kubernetes.io/network-unavailable",
 }
+_PROVISIONING = 60.0  # seconds, where a provider does not say how long it takes
 _TERMINAL = {"Succeeded", "Failed"}
 _NEVER = 100 * 365 * 86400.0  # seconds
 
@@ -103,6 +104,8 @@ def pool_state(pool: Object, site: Object | None) -> PoolState:
     spec = pool["spec"]
     scaling, links = spec["scaling"], spec.get("interconnect") or {}
     ours = scaling.get("driver", "Kekkai") == "Kekkai"
+    forecast = scaling.get("forecast") or {}
+    boots = [float((one or {}).get("bootSeconds", 0)) for one in (spec.get("provider") or {}).values()]
     return PoolState(
         name=pool["metadata"]["name"],
         site=spec["site"],
@@ -113,9 +116,13 @@ def pool_state(pool: Object, site: Object | None) -> PoolState:
         allocatable=read_amounts(capacity(pool)),
         # What another driver sizes is used as it is: nothing is bought for it, nothing taken away.
         minimum=scaling.get("min", 0) if ours else 0,
-        maximum=scaling["max"] if ours else 0,
+        maximum=_within_budget(spec) if ours else 0,
         headroom=scaling.get("headroom", 0) if ours else 0,
         scale_down_delay=float(scaling.get("scaleDownDelaySeconds", 600)) if ours else _NEVER,
+        cooldown=float(scaling.get("cooldownSeconds", 0)),
+        forecast_quantile=forecast.get("quantilePercent", 0) / 100 if ours else 0.0,
+        forecast_half_life=float(forecast.get("halfLifeSeconds", 3600)),
+        provisioning=max(boots, default=0.0) or _PROVISIONING,
         price_micro=micro((spec.get("price") or {}).get("perNodeHour", "0")),
         confidential=(spec.get("confidential") or {}).get("cpu", "none"),
         labels=pool_labels(pool),
@@ -124,6 +131,19 @@ def pool_state(pool: Object, site: Object | None) -> PoolState:
         racks_per_block=links.get("racksPerBlock", 0),
         accepting=site is not None and not is_going(pool),
     )
+
+
+def _within_budget(spec: Mapping[str, Any]) -> int:
+    """Machines that the pool may have: by its maximum, and by its budgets of cost and power."""
+    most = int(spec["scaling"]["max"])
+    budget = spec["scaling"].get("budget") or {}
+    price = micro((spec.get("price") or {}).get("perNodeHour", "0"))
+    watts = int((spec.get("power") or {}).get("maxWatts", 0))
+    if budget.get("costPerHour") is not None and price:
+        most = min(most, micro(budget["costPerHour"]) // price)
+    if budget.get("watts") is not None and watts:
+        most = min(most, int(budget["watts"]) // watts)
+    return most
 
 
 def machine_state(machine: Object, node: str) -> MachineState:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from scheduler import Fleet, Memory, Plan, plan
 from scheduler.autoscale.forecast import Arrivals, Outlook, machines_short, observed
+from scheduler.objects.fleet_objects import pool_state
 from tests.unit.scheduler.fleets import GPU, apply, fleet, job, pool
 
 SMALL = {"cpu": 8_000, "memory": 2**36, "pods": 110, GPU: 1}
@@ -138,3 +139,27 @@ def test_noise_that_peaks_within_the_delay_moves_no_machine(noise: list[int], ba
     assert came <= (2 * (base + 3) if quantile else 0)
     assert gone <= came
     assert len(made.machines) >= base + 3
+
+
+def pool_object(**scaling: object) -> dict[str, object]:
+    return {
+        "metadata": {"name": "h200"},
+        "spec": {
+            "site": "tokyo",
+            "accelerator": {"type": "H200", "perNode": 8},
+            "scaling": {"max": 10, **scaling},
+            "provider": {"kwok": {"bootSeconds": 90}},
+            "price": {"perNodeHour": "12.5"},
+            "power": {"maxWatts": 10_000},
+        },
+    }
+
+
+def test_a_pools_budgets_and_forecast_as_its_object_says() -> None:
+    site = {"spec": {"jurisdiction": "JP"}}
+    plain = pool_state(pool_object(), site)
+    assert (plain.maximum, plain.forecast_quantile, plain.cooldown, plain.provisioning) == (10, 0.0, 0.0, 90.0)
+    assert pool_state(pool_object(budget={"costPerHour": "49.9"}), site).maximum == 3
+    assert pool_state(pool_object(budget={"watts": 25_000, "costPerHour": "1000"}), site).maximum == 2
+    made = pool_state(pool_object(forecast={"quantilePercent": 95}, cooldownSeconds=120), site)
+    assert (made.forecast_quantile, made.forecast_half_life, made.cooldown) == (0.95, 3600.0, 120.0)
