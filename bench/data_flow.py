@@ -107,13 +107,13 @@ def main() -> None:
                 _show(f"data flow {quantile:g}, guess {guess:g}", one)
         ratio, where = worst_ratio(theirs, ours)
         mine = ours[DEFAULT]
-        rivals = {key: one for key, one in theirs.items() if one.replica_hours >= mine.replica_hours}
-        nearest = min(rivals, key=lambda key: rivals[key].replica_hours)
+        rivals = {key: one for key, one in theirs.items() if one.replica_hours <= mine.replica_hours}
+        best = min(rivals, key=lambda key: (rivals[key].out_of_target, rivals[key].replica_hours))
         free = min((one.replica_hours for one in theirs.values() if not one.out_of_target), default=math.inf)
         our_free = min((one.replica_hours for one in ours.values() if not one.out_of_target), default=math.inf)
         print(f"azure {name}, start-up {service.startup:.0f} s")
         _show(f"  data flow, quantile {DEFAULT[0]}, guess {DEFAULT[1]:g}", mine)
-        _show(f"  HPA, next dearer setting ({nearest[0]} {nearest[1]:g})", rivals[nearest])
+        _show(f"  HPA, the best of its settings that cost no more ({best[0]} {best[1]:g})", rivals[best])
         print(f"  never out of target: {our_free:.2f} replica-hours, HPA's cheapest {free:.2f}")
         print(
             f"  out of target / HPA's, at equal or lower replica-hours, worst setting ({where}): {ratio:.2f} (<= 0.50)"

@@ -147,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cli.error("--external-metrics-port needs --external-metrics-certificate and --external-metrics-key")
     externalgrpc.check_arguments(cli, given)
     configure(given.log_level)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each query would drown the rest
     try:
         asyncio.run(serve(given))
     except KekkaiError as error:

@@ -185,7 +185,7 @@ async def test_step_ramp_spike_and_sinusoid_are_followed_up_and_down_and_silence
             if name != "sinusoid":
                 assert counts[-1] <= max(counts) / 1.8, story
                 assert disks[-1] == "slow", story
-                assert reversals(counts[8:]) <= 2, story
+                assert reversals(counts[8:]) <= 4, story  # up and down; and once more, a little, after a spike
             else:
                 assert reversals(counts[8:]) <= 5, story
         server.stop()
