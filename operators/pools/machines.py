@@ -33,6 +33,7 @@ from operators.runtime import (
 Object = Mapping[str, Any]
 log = logging.getLogger(__name__)
 REPLACED = Counter("kekkai_machines_replaced_total", "Machines given up because they vanished or never started.")
+_DELETION_SEEN = 5.0  # seconds within which a watch tells of our own deletion
 JOINED = Histogram(
     "kekkai_machine_join_seconds",
     "Time from a Machine's creation until it is initialized.",
@@ -60,6 +61,7 @@ class MachineController:
         self.providers = providers
         self.backoff = backoff
         self._clock = clock
+        self._given_up: dict[str, str] = {}  # machine → uid of the one that was deleted
         self._asked: dict[str, dict[str, float]] = {}  # machine → what its provider was asked, and when
         self.machines, self.pools = stores.watch("Machine"), stores.watch("AcceleratorPool")
         self.nodes, self.pods = stores.watch("Node"), stores.watch("Pod")
@@ -90,7 +92,12 @@ class MachineController:
         machine = self.machines.get(key[1])
         if machine is None:
             self._asked.pop(key[1], None)
+            self._given_up.pop(key[1], None)
             return None
+        if self._given_up.get(key[1]) == machine["metadata"]["uid"] and not machine["metadata"].get(
+            "deletionTimestamp"
+        ):
+            return _DELETION_SEEN  # it has been deleted, and the watch has yet to say so
         scope = self._look(machine)
         if not scope.going:
             machine = scope.machine = await add_finalizer(self.cluster, self.stores, machine, FINALIZER, MANAGER_POOLS)
@@ -102,10 +109,11 @@ class MachineController:
             await write_status(self.cluster, self.stores, machine, scope.status(), MANAGER_POOLS)
         if scope.doomed:
             log.warning("machine %s is given up: %s", scope.name, scope.doomed)
+            await self.cluster.delete(RESOURCES["Machine"], scope.name, uid=machine["metadata"]["uid"])
+            self._given_up[scope.name] = machine["metadata"]["uid"]
             REPLACED.inc()
             if not scope.is_true(INITIALIZED):
                 self.backoff.failed(scope.name)
-            await self.cluster.delete(RESOURCES["Machine"], scope.name, uid=machine["metadata"]["uid"])
         if scope.gone:
             newest = self.machines.get(scope.name) or machine
             await drop_finalizer(self.cluster, self.stores, newest, FINALIZER, MANAGER_POOLS)
