@@ -29,7 +29,7 @@ from keymgmt.transparency.note import VerifierKey, open_note
 from keymgmt.transparency.tiles import decode_bundle
 from keymgmt.wrapping.recipients import parse_tee_key
 from local.hardware.runner.pod_spec import decode_init_data
-from tests.fuzz import device_targets, quote_targets
+from tests.fuzz import device_targets, log_targets, quote_targets
 from tests.fuzz.target import SHARED, Target
 
 AMD = SHARED / "vectors" / "amd"
@@ -141,5 +141,6 @@ def targets() -> list[Target]:
         Target("log-entry", decode_entry, (entry,)),
         Target("quantity", _text(quantities.whole), (b"1.5Gi", b"500m", b"1e3")),
         *device_targets.targets(),
+        *log_targets.targets(),
         *quote_targets.targets(),
     ]
