@@ -31,3 +31,12 @@ class Attachable(Protocol):
     def attach(self, queue: WorkQueue[Key]) -> None:
         """Given once, before anything runs."""
         ...
+
+
+@runtime_checkable
+class Prioritised(Protocol):
+    """A controller some of whose keys are not to wait behind thousands of others."""
+
+    def urgent(self, key: Key) -> bool:
+        """Whether this visit starts, stops or frees something. Asked at every change: it must cost next to nothing."""
+        ...

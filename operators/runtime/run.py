@@ -15,7 +15,7 @@ from typing import Any
 import kopf
 
 from operators.runtime.cluster import ApiFault, Cluster
-from operators.runtime.controller import Attachable, Controller, Key
+from operators.runtime.controller import Attachable, Controller, Key, Prioritised
 from operators.runtime.kopf_setup import settings
 from operators.runtime.store import Store, Stores
 from operators.runtime.watch import Watch
@@ -46,7 +46,8 @@ class Runtime:
         self._watches: list[Watch] = []
         self.ready = asyncio.Event()
         for controller in controllers:
-            queue = WorkQueue[Key](controller.name, controller.reconcile, controller.workers)
+            urgent = {"urgent": controller.urgent} if isinstance(controller, Prioritised) else {}
+            queue = WorkQueue[Key](controller.name, controller.reconcile, controller.workers, **urgent)
             self.queues[controller.name] = queue
             if isinstance(controller, Attachable):
                 controller.attach(queue)

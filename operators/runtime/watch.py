@@ -19,7 +19,7 @@ from operators.runtime.store import Store
 log = logging.getLogger(__name__)
 _SERVER_SECONDS = 600  # the API server ends a watch after so long; then it goes on where it was
 _SILENCE = 120.0  # bookmarks come every minute: a connection that brings nothing for two is dead
-_AT_ONCE = 200  # events between two turns of the event loop
+_AT_ONCE = 50  # events between two turns of the event loop
 
 
 class Expired(Exception):

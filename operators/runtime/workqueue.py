@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 DEPTH = Gauge("kekkai_operator_queue_depth", "Keys that wait for a visit.", ["controller"])
 VISITS = Histogram("kekkai_operator_visit_seconds", "Time of one reconcile visit.", ["controller"])
+_URGENT_IN_A_ROW = 16  # then one of the others, so that they come on too
+_TURN = 0.005  # seconds of visits without a wait, after which reading and answering have their turn
+
 RETRIES = Counter("kekkai_operator_retries_total", "Visits that failed and will be retried.", ["controller"])
 
 
@@ -35,12 +38,18 @@ class WorkQueue(Generic[K]):
         workers: int = 4,
         base_delay: float = 0.1,
         max_delay: float = 60.0,
+        urgent: Callable[[K], bool] = lambda key: False,
     ) -> None:
+        """`urgent`: asked when a key is added; what is urgent is visited before the rest."""
         self.name = name
         self._visit = visit
         self._workers = workers
         self._base, self._max = base_delay, max_delay
         self._ready: dict[K, None] = {}  # insertion order is the order of visits
+        self._first: dict[K, None] = {}  # the same, of those that are urgent
+        self._is_urgent = urgent
+        self._in_a_row = 0
+        self._turn_ends = 0.0
         self._busy: set[K] = set()
         self._again: set[K] = set()  # changed while it was being visited
         self._failures: dict[K, int] = {}
@@ -55,6 +64,11 @@ class WorkQueue(Generic[K]):
         """Visit soon. Many adds before the visit are one visit."""
         if key in self._busy:
             self._again.add(key)
+        elif key in self._first:
+            pass
+        elif self._is_urgent(key):
+            self._ready.pop(key, None)
+            self._first[key] = None
         else:
             self._ready[key] = None
         self._due.pop(key, None)
@@ -71,7 +85,7 @@ class WorkQueue(Generic[K]):
     @property
     def idle(self) -> bool:
         """Nothing to do now and nothing in the works (delayed keys may remain)."""
-        return not self._ready and not self._busy
+        return not self._ready and not self._first and not self._busy
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -93,13 +107,17 @@ class WorkQueue(Generic[K]):
 
     async def _serve(self) -> None:
         while True:
-            if not self._ready:
+            if not self._ready and not self._first:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            key = next(iter(self._ready))
-            del self._ready[key]
-            self._depth.set(len(self._ready))
+            if time.monotonic() >= self._turn_ends:
+                # Many visits wait for nothing, and would otherwise keep events and answers waiting.
+                await asyncio.sleep(0)
+                self._turn_ends = time.monotonic() + _TURN
+                continue
+            key = self._take()
+            self._depth.set(len(self._ready) + len(self._first))
             self._busy.add(key)
             try:
                 await self._one(key)
@@ -108,6 +126,14 @@ class WorkQueue(Generic[K]):
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)
+
+    def _take(self) -> K:
+        urgent = bool(self._first) and not (self._ready and self._in_a_row >= _URGENT_IN_A_ROW)
+        self._in_a_row = self._in_a_row + 1 if urgent else 0
+        found = self._first if urgent else self._ready
+        key = next(iter(found))
+        del found[key]
+        return key
 
     async def _one(self, key: K) -> None:
         started = time.monotonic()

@@ -81,6 +81,14 @@ class WorkloadController:
     def attach(self, queue: WorkQueue[Key]) -> None:
         self._queue = queue
 
+    def urgent(self, key: Key) -> bool:
+        """Admissions, evictions and what holds room go before those that wait, of whom thousands may be new."""
+        text, workload = f"{key[0]}/{key[1]}", self.workloads.get(key[1], key[0])
+        if text in self.decisions.admissions or text in self.decisions.evictions:
+            return True
+        holds = workload is not None and (workload.get("status") or {}).get("admission") is not None
+        return holds and workload is not None and not is_true(workload, FINISHED)
+
     def _add(self, key: Key) -> None:
         if self._queue is not None:
             self._queue.add(key)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from operators.runtime.workqueue import WorkQueue
 
@@ -93,3 +94,63 @@ async def test_the_earliest_wish_counts() -> None:
     queue.add_after("a", 100.0)
     await serve(queue, lambda: bool(seen))
     assert seen == ["a"]
+
+
+async def test_what_is_urgent_goes_first_and_the_rest_comes_on_too() -> None:
+    visits: list[str] = []
+
+    async def visit(key: str) -> None:
+        visits.append(key)
+
+    queue = WorkQueue[str]("t", visit, workers=1, urgent=lambda key: key.startswith("u"))
+    for index in range(100):
+        queue.add(f"new-{index}")
+    for index in range(40):
+        queue.add(f"u-{index}")
+    await serve(queue, lambda: queue.idle)
+    assert visits[:16] == [f"u-{index}" for index in range(16)]
+    assert visits[16] == "new-0"
+    assert {key for key in visits[:42] if key.startswith("u")} == {f"u-{index}" for index in range(40)}
+    assert len(visits) == len(set(visits)) == 140
+
+
+async def test_what_becomes_urgent_while_it_waits_moves_to_the_front() -> None:
+    visits: list[str] = []
+    urgent: set[str] = set()
+
+    async def visit(key: str) -> None:
+        visits.append(key)
+
+    queue = WorkQueue[str]("t", visit, workers=1, urgent=urgent.__contains__)
+    for key in "abc":
+        queue.add(key)
+    urgent.add("c")
+    queue.add("c")
+    await serve(queue, lambda: queue.idle)
+    assert visits == ["c", "a", "b"]
+
+
+async def test_visits_that_wait_for_nothing_leave_others_their_turn() -> None:
+    """A worker with thousands of keys must not keep watches from reading."""
+    turns: list[int] = []
+    visits = 0
+
+    async def visit(key: int) -> None:
+        nonlocal visits
+        visits += 1
+        end = time.monotonic() + 0.001
+        while time.monotonic() < end:
+            pass
+
+    async def reader() -> None:
+        while True:
+            turns.append(visits)
+            await asyncio.sleep(0)
+
+    queue = WorkQueue[int]("t", visit, workers=4)
+    for key in range(100):
+        queue.add(key)
+    reading = asyncio.create_task(reader())
+    await serve(queue, lambda: visits == 100)
+    reading.cancel()
+    assert len({seen for seen in turns if 0 < seen < 100}) >= 5
