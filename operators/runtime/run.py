@@ -46,8 +46,8 @@ class Runtime:
         self._watches: list[Watch] = []
         self.ready = asyncio.Event()
         for controller in controllers:
-            urgent = {"urgent": controller.urgent} if isinstance(controller, Prioritised) else {}
-            queue = WorkQueue[Key](controller.name, controller.reconcile, controller.workers, **urgent)
+            urgent = controller.urgent if isinstance(controller, Prioritised) else _no_hurry
+            queue = WorkQueue[Key](controller.name, controller.reconcile, controller.workers, urgent=urgent)
             self.queues[controller.name] = queue
             if isinstance(controller, Attachable):
                 controller.attach(queue)
@@ -164,6 +164,10 @@ def _watch(registry: kopf.OperatorRegistry, store: Store) -> None:
             store.observe(obj)
 
     kopf.on.event(resource.group or "", resource.version, resource.plural, registry=registry, id=resource.plural)(event)
+
+
+def _no_hurry(key: Key) -> bool:
+    return False
 
 
 def _enqueue(queue: WorkQueue[Key], touches: Any) -> Any:
