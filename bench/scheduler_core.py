@@ -1,15 +1,25 @@
 """The planner alone: from scratch, with few changes, and beside a plain Python and a plain numpy placement.
 
-    python bench/scheduler_core.py [--nodes 1000] [--workloads 5000] [--seed 1]
+    python bench/scheduler_core.py [--nodes 1000] [--workloads 5000] [--tenants 50] [--cycles 40] [--seed 1]
 
 All figures are CPU seconds of this process, so that a busy machine does not distort
 them; ratios are between runs of one process. The plain placements are best fit one pod
 at a time: they scan every node for every pod, as a scheduler without shapes would.
+
+- plan after 100 changes: in each cycle 50 workloads end and 50 come. What lives as long as
+  the fleet is taken out of the garbage collector's sight once it is loaded;
+- gangs: another fleet with 40 shapes, gangs of 1, 2, 4, … 512 pods of 1, 2, 4 or 8 devices,
+  each size with equally many pods, until a quarter more is asked for than there is;
+- gang of 512: 512 pods of 8 devices and nothing else to decide; the first plan that sees
+  it on an empty fleet, the median of five;
+- flat: the median cycle of this fleet beside that of one with a tenth of the nodes and the
+  same tenants and backlog.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import random
 import resource
 import time
@@ -131,6 +141,56 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
     return work(), time.process_time() - started
 
 
+def steady(made: Fleet, decided: Plan, memory: Memory, args: argparse.Namespace) -> list[float]:
+    """CPU seconds of each plan after 100 changes, beginning with what a first plan decided."""
+    admit(made, decided)
+    gc.collect()
+    gc.freeze()
+    rng, times, waiting = random.Random(args.seed), [], args.workloads
+    for cycle in range(args.cycles):
+        running = sorted(key for key, one in made.workloads.items() if one.admitted)
+        for key in rng.sample(running, min(50, len(running))):
+            made.remove_workload(key)
+        for index in range(50):
+            made.upsert_workload(workload(waiting + index, args.tenants, rng))
+        waiting += 50
+        started = time.process_time()
+        decided, memory = plan(made, memory, float(cycle))
+        seconds = time.process_time() - started
+        admit(made, decided)
+        times.append(seconds)
+    return times
+
+
+def gangs(nodes: int, tenants: int, seed: int) -> tuple[float, int, int]:
+    """(pods placed a second by one plan, pods, workloads) for the mix of gangs."""
+    made, rng = fleet_of(nodes, 0, tenants, seed), random.Random(seed)
+    sizes, left, index = [2**power for power in range(10)], 10 * nodes, 0
+    while left > 0:
+        (count,) = rng.choices(sizes, weights=[1 / size for size in sizes])
+        devices, tenant = rng.choice((1, 2, 4, 8)), f"t{rng.randrange(tenants)}"
+        pods = PodSet("main", count, {"cpu": 4000 * devices, "memory": devices << 36, GPU: devices})
+        made.upsert_workload(WorkloadState(f"{tenant}/g{index}", str(index), tenant, float(index), (pods,)))
+        left, index = left - count * devices, index + 1
+    (decided, _), seconds = timed(lambda: plan(made, Memory(), 0.0))
+    placed = sum(one.count for admission in decided.admissions for one in admission.placements)
+    return placed / seconds, placed, len(decided.admissions)
+
+
+def gang_of(count: int, nodes: int) -> float:
+    """CPU seconds of a plan that admits one gang of whole nodes."""
+    made = fleet_of(max(nodes, count), 0, 1, 0)
+    pods = PodSet("main", count, {"cpu": 32_000, "memory": 1 << 39, GPU: 8})
+    made.upsert_workload(WorkloadState("t0/gang", "gang", "t0", 0.0, (pods,)))
+    times = []
+    for _ in range(5):
+        (decided, _), seconds = timed(lambda: plan(made, Memory(), 0.0))
+        if sum(one.count for admission in decided.admissions for one in admission.placements) != count:
+            raise AssertionError("the gang was not placed")
+        times.append(seconds)
+    return float(np.median(times))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=1000)
@@ -157,22 +217,20 @@ def main() -> None:
         rate, ours_rate = placed / seconds, ours_pods / ours_time
         print(f"first {sample}: {name:12} {rate:10,.0f} pods/s; ours {ours_rate:,.0f}: x{ours_rate / rate:.1f}")
 
-    admit(made, decided)
-    rng, times, waiting = random.Random(args.seed), [], args.workloads
-    for cycle in range(args.cycles):
-        running = sorted(key for key, one in made.workloads.items() if one.admitted)
-        for key in rng.sample(running, min(50, len(running))):
-            made.remove_workload(key)
-        for index in range(50):
-            made.upsert_workload(workload(waiting + index, args.tenants, rng))
-        waiting += 50
-        (decided, memory), seconds = timed(lambda now=cycle, last=memory: plan(made, last, float(now)))  # type: ignore[misc]
-        admit(made, decided)
-        times.append(seconds)
+    times = steady(made, decided, memory, args)
     print(
         f"plan after 100 changes    {np.median(times):8.3f} s median, {np.quantile(times, 0.99):.3f} s p99, "
-        f"{first / np.median(times):.1f} x faster than from scratch"
+        f"{times[0]:.3f} s the first; {first / np.median(times):.1f} x faster than from scratch"
     )
+    few = fleet_of(args.nodes // 10, args.workloads, args.tenants, args.seed)
+    before = np.median(steady(few, *plan(few, Memory(), 0.0), args))
+    print(
+        f"the same, nodes / 10      {before:8.3f} s median; x{np.median(times) / before:.2f} with ten times the nodes"
+    )
+    del few
+    rate, pods, jobs = gangs(args.nodes, args.tenants, args.seed)
+    print(f"gangs of 1 to 512         {rate:8,.0f} pods/s; {pods} pods of {jobs} workloads placed by one plan")
+    print(f"gang of 512               {gang_of(512, args.nodes):8.3f} s")
     print(f"memory, high water        {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:8.0f} MiB")
 
 

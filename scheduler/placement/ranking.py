@@ -94,8 +94,7 @@ class Ranking:
         self._reserve(scores)
         unset = scores.score_of[states] == _UNSET
         if unset.any():
-            new, first = np.unique(states[unset], return_index=True)
-            one_each = rows[unset][first]
+            new, one_each = _one_each(states[unset], rows[unset], len(self._states))
             fits = self._rows.capacity(pod, one_each)
             self._set(pod, scores, new, self._free_on(one_each), fits)
         scores.score[rows] = np.where(self._rows.eligible(pod)[rows], scores.score_of[states], NEVER)
@@ -155,6 +154,14 @@ class Ranking:
         width = int(self._rows.total[: len(self._rows)].max(initial=0))
         milli = np.where(np.arange(width) < free[:, self._rows.device, None], MILLI, 0)
         return States(free[:, self._cpu], free[:, self._memory], milli, self._code + mode)
+
+
+def _one_each(states: Ints, rows: Ints, numbers: int) -> tuple[Ints, Ints]:
+    """(the states in order, the first of the rows that is in each). `numbers`: how many states there are."""
+    first = np.full(numbers, -1, dtype=np.int64)
+    first[states[::-1]] = rows[::-1]  # of several the last that is written stays
+    found = np.flatnonzero(first >= 0)
+    return found, first[found]
 
 
 def _lowest(scores: Ints, count: int) -> Ints:

@@ -84,8 +84,11 @@ class Accounts:
 
         Kept as the gap to what is held, since gaps add up over tenants whenever they changed.
         """
+        held = float(self.held[at][2])
+        if not self._gaps:
+            return held
         gap, since = self._gaps.get(at, (0.0, 0.0))
-        return max(self.held[at][2] + (gap * left(now - since, self.half_life) if gap else 0.0), 0.0)
+        return max(held + (gap * left(now - since, self.half_life) if gap else 0.0), 0.0)
 
     def faded_own(self, at: At, now: float) -> float:
         """As `faded`, of the tenant's own devices."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from scheduler.explain import reasons
@@ -247,11 +248,9 @@ class Entitlements:
         )
 
     def _key(self, tenant: str, accelerator: str, wanted: int) -> SharePath:
-        borrows = accelerator and not self.within_nominal(tenant, accelerator, wanted)
-        key = [1.0 if borrows else 0.0]
-        for pair in self._pairs(tenant, accelerator, wanted):
-            key += pair
-        return tuple(key)
+        borrows = 1.0 if accelerator and not self.within_nominal(tenant, accelerator, wanted) else 0.0
+        pairs = self._pairs(tenant, accelerator, wanted)
+        return (borrows, *pairs[0]) if len(pairs) == 1 else (borrows, *chain.from_iterable(pairs))
 
     def weight(self, tenant: str) -> int:
         """Of the tenant; 1 of one that does not exist."""
@@ -296,7 +295,7 @@ class Entitlements:
         rights = self._tenants.get(tenant)
         if accelerator or not wanted or rights is None or not rights.quota:
             return (accelerator,)
-        return sorted(rights.quota)
+        return sorted(rights.quota) if len(rights.quota) > 1 else tuple(rights.quota)
 
     def _reach(self, accelerator: str) -> int:
         """Devices of the class: what its pools may have, and no less than all nominals."""

@@ -31,22 +31,24 @@ class Shares:
         """
         accounts = self._accounts
         pairs = [self._own(tenant, accelerator, wanted, now)] if own else []
-        name, more = tenant, wanted
+        name, more, known = tenant, wanted, accounts.pairs
         while name != ROOT:
             parent = accounts.parents.get(name, ROOT)
-            pair = accounts.pairs[name]
+            pair = known[name]
             if pair is None:
-                pair = accounts.pairs[name] = self._at_rest(name, parent, now)
+                pair = known[name] = self._at_rest(name, parent, now)
             if wanted:
                 # All other classes stay as they are, so the largest changes with this one only.
                 at, weight = (name, accelerator), self._weight(name)
                 over = self._borrowed(accounts.held[at][1] + more - accounts.quota.get(at, 0), parent, accelerator)
                 used = self._used(accounts.faded(at, now) + wanted, accelerator)
                 pair = max(pair[0], over / weight), max(pair[1], used / weight)
-                more = accounts.passes_up(at, more)
+                if parent != ROOT:
+                    more = accounts.passes_up(at, more)
             pairs.append(pair)
             name = parent
-        pairs.reverse()
+        if len(pairs) > 1:
+            pairs.reverse()
         return pairs
 
     def _at_rest(self, name: str, parent: str, now: float) -> Pair:
@@ -55,7 +57,8 @@ class Shares:
             at = (name, one)
             borrowed = max(borrowed, self._borrowed(accounts.held[at][1] - accounts.quota.get(at, 0), parent, one))
             used = max(used, self._used(accounts.faded(at, now), one))
-        return borrowed / self._weight(name), used / self._weight(name)
+        weight = self._weight(name)
+        return borrowed / weight, used / weight
 
     def _own(self, name: str, accelerator: str, wanted: int, now: float) -> Pair:
         accounts, borrowed, used = self._accounts, 0.0, 0.0
@@ -70,7 +73,10 @@ class Shares:
         return over / max(self._potential((lender, accelerator)), 1.0) if over > 0 else 0.0
 
     def _used(self, devices: float, accelerator: str) -> float:
-        return devices / max(self._potential((ROOT, accelerator)), 1.0) if devices else 0.0
+        if not devices:
+            return 0.0
+        reach = self._accounts.potentials.get((ROOT, accelerator))
+        return devices / max(self._potential((ROOT, accelerator)) if reach is None else reach, 1.0)
 
     def _potential(self, at: At) -> float:
         """Devices of the class that could be had of a tenant if nobody used any."""

@@ -118,10 +118,10 @@ class Turns:
                     stopped.add(tenant)
                 continue
             now = (after(tenant, head[1]), head[0], tenant)
-            if now[0] != key or now[1] != entry:
-                if (heap and now > heap[0]) or (following is not None and _precedes(following, now)):
-                    heappush(heap, now)
-                    continue
+            stands = now[0] == key and now[1] == entry
+            if not stands and ((heap and now > heap[0]) or (following is not None and _precedes(following, now))):
+                heappush(heap, now)
+                continue
             if cursor is None:
                 cursor = cursors[tenant] = _Cursor(self._fleet, openings, tenant, lines, live, strict=False)
             yield cursor.take()
