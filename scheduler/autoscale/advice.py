@@ -23,7 +23,7 @@ from scheduler.placement.supply import Supply
 
 _SHAPES = 300  # with rights, that are looked at
 _GANGS = 64  # of one shape, that are looked at
-_WORK = 200
+_WORK = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def advise(
         made = _demands(one, number)
         demands.extend(made)
         shapes.update((demand.key, one.shape) for demand in made)
-    if not demands or len(offerings) < 2:
+    if sum(one.count for one in waiting) < 2 or not demands or len(offerings) < 2:
         return Advice()
     return _read(purchase(demands, offerings, _rooms(pools, supply), work=_WORK), shapes)
 

@@ -156,7 +156,7 @@ def _pass(problem: Problem, wanted: Ints, limit: Ints, value: Floats) -> Cover:
     filler, since, mass = None, 0, 0.0
     while left.any():
         now = float(value @ left)
-        if filler is None or since >= _LOOKS or now < 0.6 * mass:
+        if filler is None or since >= _LOOKS or now < 0.4 * mass:
             some = _promising(problem, left, limit, value)
             if not some.size:
                 break
