@@ -37,6 +37,7 @@ IMPORT_LABEL = "kekkai-import"
 IMPORT_BITS = 3072
 _NEVER_LEAVES = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, Attribute.PRIVATE: True}
 _MAX_CACHED_HANDLES = 100_000
+_REOPEN_SECONDS = 1.0  # a key that is really gone must not have the token loaded at every request
 
 
 class Pkcs11Session:
@@ -57,6 +58,7 @@ class Pkcs11Session:
                 where=f"hsm token {place.label}",
                 fix="check hsm.tokenLabel and hsm.pinFile",
             ) from None
+        self._missed: dict[bytes, float] = {}  # when a key was not found last
         self._choices: Choices = probe(token.slot, avoid)
         self._capabilities = self._choices.capabilities(str(place.library), place.label)
 
@@ -76,6 +78,8 @@ class Pkcs11Session:
         return key_id
 
     def wrapping_keys(self) -> list[bytes]:
+        if self._place.token_folder is not None:
+            self._reopen()
         found = self._guard("list keys", lambda: list(self._session.get_objects(self._wrap_filter())))
         return [bytes(key[Attribute.ID]) for key in found]
 
@@ -89,7 +93,7 @@ class Pkcs11Session:
 
     def destroy(self, hsm_key_id: bytes) -> bool:
         self._handles.pop(hsm_key_id, None)
-        found = self._guard("find key", lambda: list(self._session.get_objects(self._wrap_filter(hsm_key_id))))
+        found = self._find_wrapping_key(hsm_key_id)
         for key in found:
             self._durably("destroy key", key.destroy)
         return bool(found)
@@ -157,7 +161,7 @@ class Pkcs11Session:
     def _wrapping_key(self, hsm_key_id: bytes) -> Any:
         handle = self._handles.get(hsm_key_id)
         if handle is None:
-            found = self._guard("find key", lambda: list(self._session.get_objects(self._wrap_filter(hsm_key_id))))
+            found = self._find_wrapping_key(hsm_key_id)
             if not found:
                 raise HsmKeyGone(
                     "the HSM has no such wrapping key", where=hsm_key_id.hex(), fix="destroyed keys do not return"
@@ -166,6 +170,30 @@ class Pkcs11Session:
                 self._handles.clear()
             handle = self._handles[hsm_key_id] = found[0]
         return handle
+
+    def _find_wrapping_key(self, hsm_key_id: bytes) -> list[Any]:
+        def look() -> list[Any]:
+            return self._guard("find key", lambda: list(self._session.get_objects(self._wrap_filter(hsm_key_id))))
+
+        found, now = look(), time.monotonic()
+        if found or self._place.token_folder is None or now < self._missed.get(hsm_key_id, 0.0) + _REOPEN_SECONDS:
+            return found
+        if len(self._missed) > _MAX_CACHED_HANDLES:
+            self._missed.clear()
+        self._missed[hsm_key_id] = now
+        self._reopen()
+        return look()
+
+    def _reopen(self) -> None:
+        """Load the embedded token anew: SoftHSM can miss what another replica's worker wrote after we wrote."""
+
+        def again() -> Any:
+            library = pkcs11.lib(str(self._place.library))
+            library.reinitialize()
+            return library.get_token(token_label=self._place.label).open(rw=True, user_pin=self._place.pin)
+
+        self._handles.clear()
+        self._session = self._guard("open the token again", again)
 
     @staticmethod
     def _wrap_filter(hsm_key_id: bytes | None = None) -> dict[Attribute, Any]:

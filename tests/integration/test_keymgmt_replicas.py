@@ -60,6 +60,21 @@ def test_any_replica_answers_any_step(replicas):
     assert second.verify_log().ok
 
 
+def test_keys_made_by_one_replica_are_released_by_another(replicas):
+    """Alternating: a worker that wrote to the token itself must still see what the other wrote after."""
+    custodians = Custodians("tenant-b")
+    custodians.register(replicas.members[0])
+    names = [f"team-b/key-{number}" for number in range(4)]
+    for number, name in enumerate(names):
+        maker = replicas.members[number % 2]
+        digest = custodians.submit(maker, custodians.policy(name)).json()["digest"]
+        custodians.put_key(maker, digest, name)
+    for member in replicas.members:
+        guest = Guest(member)
+        assert guest.attest().status_code == 200
+        assert [guest.fetch(name).status_code for name in names] == [200] * 4
+
+
 def test_a_nonce_is_answered_once_over_all_replicas(replicas):
     guest = Guest(replicas.members[0])
     body = guest.attest_body(guest.auth().json()["nonce"])
