@@ -10,8 +10,9 @@ class. 2 to 4 tenants with weights and quotas (nominal + borrow), of which some 
 priorities. Pools do not grow.
 
 Value: a gang is worth its devices, and the plan's order is respected: levels, from the
-top, are for each priority first the devices within tenants' nominal quotas, then all
-devices. The optimum is lexicographic: the most of the first level, then of the second
+top, are the devices within tenants' nominal quotas, priority by priority, then all devices,
+priority by priority: what a tenant is owed it may take back from whoever borrows it,
+whatever the priority. The optimum is lexicographic: the most of the first level, then of the second
 with that kept, and so on. (A tenant's weight decides whose turn it is among equals, not
 what a gang is worth.)
 
@@ -157,7 +158,7 @@ def priorities(fleet: Fleet) -> list[int]:
 
 
 def optimum(fleet: Fleet) -> list[int]:
-    """The levels: for each priority from the top (within nominal, all), each with the priorities above it."""
+    """The levels: within nominal for each priority from the top, then all so; each with the priorities above it."""
     model = highspy.Highs()
     model.silent()
     chosen: dict[str, list[tuple[_Spot, highspy.highs_var]]] = {}
@@ -181,6 +182,7 @@ def optimum(fleet: Fleet) -> list[int]:
         quota = fleet.tenants[tenant].quota[accelerator]
         model.addConstr(_sum(model, terms) <= quota.nominal + quota.borrow)
     best: list[int] = []
+    levels: list[list[object]] = []  # all devices, by priority
     use: dict[tuple[str, str], list[highspy.highs_linear_expression]] = defaultdict(list)
     for priority in priorities(fleet):
         for key, spots in chosen.items():
@@ -193,9 +195,9 @@ def optimum(fleet: Fleet) -> list[int]:
             within = model.addVariable(lb=0, ub=fleet.tenants[tenant].quota[accelerator].nominal)
             model.addConstr(within <= _sum(model, terms))
             owed.append(within)
-        for level in (owed, [term for terms in use.values() for term in terms]):
-            best.append(_most(model, _sum(model, level)) if level else 0)
-    return best
+        levels.append([term for terms in use.values() for term in terms])
+        best.append(_most(model, _sum(model, owed)) if owed else 0)
+    return best + [_most(model, _sum(model, level)) if level else 0 for level in levels]
 
 
 def _most(model: highspy.Highs, level: highspy.highs_linear_expression) -> int:
@@ -227,7 +229,8 @@ def _scaled(resource: str, amount: int) -> int:
 
 def admitted(fleet: Fleet, decided: Plan) -> list[int]:
     """The levels of what the plan admits."""
-    reached: list[int] = []
+    within: list[int] = []
+    every: list[int] = []
     use: dict[tuple[str, str], int] = defaultdict(int)
     for priority in priorities(fleet):
         for admission in decided.admissions:
@@ -235,8 +238,9 @@ def admitted(fleet: Fleet, decided: Plan) -> list[int]:
             if workload.priority == priority:
                 use[workload.tenant, fleet.pools[admission.pool].accelerator] += devices_of(workload)
         quota = {share: fleet.tenants[share[0]].quota[share[1]].nominal for share in use}
-        reached += [sum(min(devices, quota[share]) for share, devices in use.items()), sum(use.values())]
-    return reached
+        within.append(sum(min(devices, quota[share]) for share, devices in use.items()))
+        every.append(sum(use.values()))
+    return within + every
 
 
 def score(best: Sequence[int], reached: Sequence[int]) -> float:

@@ -255,6 +255,11 @@ class Admitting:
         """In the order in which they were made."""
         return list(self._made.values())
 
+    def lets_borrow(self) -> bool:
+        """Whether anybody who was let in is beyond its tenant's nominal quota now."""
+        shares = {(one.workload.tenant, one.have.pool.accelerator) for one in self.given.values() if one.ask.devices}
+        return any(self.scratch.entitlements.excess(*share) > 0 for share in shares)
+
     def forget(self, key: str) -> None:
         """Take an admission back; its room and quota are given back already."""
         self._admitted.discard(key)

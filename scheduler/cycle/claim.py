@@ -37,7 +37,9 @@ class Claiming:
         self._candidates: Candidates | None = None
         self._retraction = Retraction(scratch, admitting, book)
         self._searches = 0
-        self._priority = 0  # of the workload whose turn it is
+        self._over = False  # somebody borrows, or will with what this plan lets in
+        self._owed = True  # only those within their nominal quotas have their turn now
+        self._passed: set[tuple[str, Shape]] = set()  # not to be looked at while that is so
         self._closed: set[tuple[str, Shape]] = set()
         self.next_wake = inf  # when somebody's grace is over, seconds since the epoch
         self.evictions: list[Eviction] = []
@@ -47,10 +49,16 @@ class Claiming:
         """Search for those who have a right, until enough has been searched for."""
         fleet = self._scratch.fleet
         highest = max(fleet.backlog.lines, default=None)
-        if highest is None or not (fleet.use.over or min(fleet.standing_work.priorities, default=highest) < highest):
+        if highest is None:
             return
-        for workload in Turns(fleet, order, self, strict):
-            self._decide(workload)
+        self._over = bool(fleet.use.over) or self._admitting.lets_borrow()
+        # Who is owed something first, whatever its priority: it could take from one of higher priority that borrows
+        # what that one has just been given.
+        for owed in (True, False):
+            self._owed, self._passed = owed, set()
+            if self._over if owed else min(fleet.standing_work.priorities, default=highest) < highest:
+                for workload in Turns(fleet, order, self, strict):
+                    self._decide(workload)
 
     # Openings
 
@@ -66,7 +74,7 @@ class Claiming:
         return shapes
 
     def closed(self, tenant: str, shape: Shape) -> bool:
-        return (tenant, shape) in self._closed
+        return (tenant, shape) in self._closed or (tenant, shape) in self._passed
 
     def turn(self, workload: WorkloadState) -> bool:
         return self._admitting.turn(workload)
@@ -74,8 +82,8 @@ class Claiming:
     def _has_right(self, tenant: TenantState) -> bool:
         fleet = self._scratch.fleet
         books = self._scratch.entitlements
-        if fleet.use.over and any(books.entitled(tenant.name, accelerator, 1) for accelerator in tenant.quota):
-            return True
+        if self._owed:
+            return any(books.entitled(tenant.name, accelerator, 1) for accelerator in tenant.quota)
         mine = fleet.standing_work.priorities_of.get(tenant.name)
         return mine is not None and min(mine) < max(fleet.backlog.lines)
 
@@ -96,14 +104,26 @@ class Claiming:
         tenant = scratch.fleet.tenants[workload.tenant]
         pools = scratch.pools_for(scratch.rights(tenant), shape)[0] if ask is not None else []
         names = [pool.name for pool in pools]
+        if self._owed and ask is not None:
+            entitled = scratch.entitlements.entitled
+            names = [pool.name for pool in pools if entitled(tenant.name, pool.accelerator, ask.devices)]
+            if not names:
+                self._passed.add((tenant.name, shape))
+                return
+        lifted = self._retraction.lift(workload, ask.devices, names) if ask is not None else None
         found = self._search(workload, ask, names) if ask is not None else None
-        if found is None and ask is not None and self._search_further(workload, ask, names):
-            return
         if found is None or ask is None:
-            self._closed.add((tenant.name, shape))
+            (self._passed if self._owed else self._closed).add((tenant.name, shape))
+            if lifted is not None:
+                self._retraction.restore(lifted)
             return
         claim, preemption = found
+        if lifted is not None and not preemption.victims and not preemption.shrinks:
+            self._retraction.settle(lifted, [], first=workload)  # it fits without what was let in, and starts now
+            return
         self._commit(workload, ask, claim, preemption)
+        if lifted is not None:
+            self._retraction.settle(lifted, [one.workload for one in preemption.victims])
 
     def _search(self, workload: WorkloadState, ask: Ask, pools: list[str]) -> tuple[Claim, Preemption] | None:
         fleet, best = self._scratch.fleet, None
@@ -122,26 +142,12 @@ class Claiming:
                 best = claim, found
         return best
 
-    def _search_further(self, workload: WorkloadState, ask: Ask, pools: list[str]) -> bool:
-        """Search again with room that this plan has let others into; whether a claim was settled by it."""
-        for name in pools:
-            lifted = self._retraction.lift(workload, ask.devices, name)
-            if lifted is None:
-                continue
-            found = self._search(workload, ask, [name])
-            if found is not None:
-                self._commit(workload, ask, *found)
-                self._retraction.settle(lifted)
-                return True
-            self._retraction.restore(lifted)
-        return False
-
     def _may(self, tenant: str, accelerator: str, devices: int, priority: int) -> bool:
         books, fleet = self._scratch.entitlements, self._scratch.fleet
         mine = fleet.standing_work.priorities_of.get(tenant)
         if mine is not None and min(mine) < priority:
             return True
-        return bool(fleet.use.over) and books.entitled(tenant, accelerator, devices)
+        return self._over and books.entitled(tenant, accelerator, devices)
 
     def _short(self, tenant: str, accelerator: str, devices: int) -> tuple[Shortfall, ...]:
         books = self._scratch.entitlements

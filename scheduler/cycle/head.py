@@ -1,9 +1,9 @@
 """The set of waiting workloads at the head of the queue that is worth most, tried on the plan's own supply.
 
-Worth is lexicographic, as the order is: of each priority, from the highest, first the
-devices within the tenants' nominal quotas, then the devices borrowed. So the choice never
-lets a lower priority or a borrower in before one that is owed the room; it only fills the
-room better. Who is to be admitted whatever else (because it has waited too long to be
+Worth is lexicographic: the devices within the tenants' nominal quotas, priority by priority
+from the highest, then all devices, priority by priority. So the choice never lets a borrower
+in before one that is owed the room, who could take it back whatever the priority; it only
+fills the room better. Who is to be admitted whatever else (because it has waited too long to be
 overtaken again) is decided before, not here.
 """
 
@@ -121,8 +121,9 @@ class HeadTrial:
         ranks = {rank: at for at, rank in enumerate(sorted({-one.priority for one in waiting}))}
         self.rank = [ranks[-one.priority] for one in waiting]  # 0: the highest priority
         self._unit = 1 + sum(ask.devices for ask in self.asks)
-        # A number of two places for each priority: devices within nominal quotas, then devices in all.
-        self._scale = [self._unit ** (2 * (len(ranks) - 1 - rank)) for rank in range(len(ranks))]
+        # A number of two places for each priority: devices within nominal quotas before devices in all.
+        self._scale = [self._unit ** (len(ranks) - 1 - rank) for rank in range(len(ranks))]
+        self._owing = self._unit ** len(ranks)
         self._taken: dict[_Share, list[int]] = defaultdict(lambda: [0] * len(ranks))  # devices on trial, by rank
         self._free = {pool.name: self._devices_free(pool) for pools in self.pools for pool in pools}
 
@@ -171,7 +172,7 @@ class HeadTrial:
             within[rank] += min(reach, owed)
             most[rank] += reach
         return sum(
-            scale * (min(owed, free) * self._unit + min(all_, free))
+            scale * (min(owed, free) * self._owing + min(all_, free))
             for scale, owed, all_ in zip(self._scale, within, most, strict=True)
         )
 
@@ -181,7 +182,7 @@ class HeadTrial:
         for scale, devices in zip(self._scale, self._taken[share], strict=True):
             within = min(devices, owed)
             owed -= within
-            worth += scale * (within * self._unit + devices)
+            worth += scale * (within * self._owing + devices)
         return worth
 
     def _owed(self, share: _Share) -> int:

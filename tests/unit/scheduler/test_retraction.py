@@ -50,3 +50,29 @@ def test_who_was_taken_back_is_let_in_where_room_is_left() -> None:
     assert [one.workload for one in decided.evictions] == ["train/lent"]
     # 10 devices are free, of which the owed one keeps 8; 6 more come free for it, and 2 beyond.
     assert [one.workload for one in decided.admissions] == ["train/small0"]
+
+
+def test_one_that_is_owed_goes_before_a_borrower_of_higher_priority_for_whom_others_would_go() -> None:
+    """Else the borrower would start in the room of its victim, and be evicted for the one that is owed."""
+    made = fleet(pools=[POOL])
+    made.remove_tenant("aurora")
+    for slot in range(3):
+        add_node(made, POOL, slot)
+    for name, nominal, borrow in (("b", 20, 4), ("c", 4, 0)):
+        made.upsert_tenant(TenantState(name, quota={"H200": ClassQuota(nominal, borrow)}))
+    for index in range(12):
+        made.upsert_workload(gang(f"low{index}", "b", 1, float(index)))
+    decided, memory = plan(made, Memory(), 12.0)
+    assert len(decided.admissions) == 12
+    apply(made, decided)
+    made.upsert_workload(gang("urgent", "b", 1, 13.0, priority=10))
+    made.upsert_workload(gang("owed", "c", 2, 14.0))
+    started, evicted = [], []
+    for _ in range(6):
+        decided, memory = plan(made, memory, 14.0 + GRACE)
+        started += [one.workload for one in decided.admissions]
+        evicted += [one.workload for one in decided.evictions]
+        apply(made, decided)
+    assert "train/owed" in started
+    assert not set(started) & set(evicted)
+    assert len(evicted) == len(set(evicted))
