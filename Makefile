@@ -69,6 +69,7 @@ bench-queue: binaries ## Kueue's performance test: 15,000 Workloads through a re
 
 fuzz: setup ## Long fuzzing of every parser of outside bytes (ITERATIONS, default 2000000)
 	@$(BIN)/python -m tests.fuzz --iterations $(or $(ITERATIONS),2000000)
+	@$(BIN)/python -m tests.fuzz.guided --iterations $(or $(ITERATIONS),2000000)
 
 lock: ## Resolve the dependencies anew into the hashed lock file
 	@$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url --no-header --upgrade -q -o $(LOCK)
