@@ -57,6 +57,9 @@ def advise(
 ) -> Advice:
     """Buy for all that waits beyond the room there is, pools with free slots being the offerings."""
     offerings = [_offering(pool, len(slots(pool))) for pool in pools if len(slots(pool))]
+    # Among nodes of one size the cheapest is best for each by itself too.
+    if len({tuple(sorted(one.allocatable.items())) for one in offerings}) < 2:
+        return Advice()
     some = sorted(waiting, key=lambda one: (-one.count, repr(one.shape.pod_sets), sorted(one.pools)))
     demands: list[Demand] = []
     shapes: dict[str, Shape] = {}
