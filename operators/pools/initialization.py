@@ -5,8 +5,10 @@ from __future__ import annotations
 from crds.conditions import INITIALIZED, REGISTERED
 from crds.labels import MANAGER_POOLS, STARTUP_TAINT
 from operators.pools.scope import Scope
-from operators.runtime import RESOURCES
+from operators.runtime import RESOURCES, ApiFault
 from scheduler.objects.fleet_objects import device_count, node_ready
+
+_STALE = frozenset({409, 422})  # a `test` of the patch found another list than ours
 
 
 def not_yet(scope: Scope) -> tuple[str, str] | None:
@@ -38,6 +40,13 @@ async def initialize(scope: Scope) -> None:
             {"op": "test", "path": "/spec/taints", "value": taints},
             {"op": "replace", "path": "/spec/taints", "value": kept},
         ]
-        scope.node = await scope.cluster.json_patch(RESOURCES["Node"], name, change, MANAGER_POOLS)
+        try:
+            scope.node = await scope.cluster.json_patch(RESOURCES["Node"], name, change, MANAGER_POOLS)
+        except ApiFault as fault:
+            # Others add and remove taints of a node that starts; what they did may reach us late.
+            fresh = await scope.cluster.get(RESOURCES["Node"], name) if fault.code in _STALE else None
+            if fresh is not None:
+                scope.stores.observe(fresh)
+            raise
         scope.stores.observe(scope.node)
     scope.set(INITIALIZED, True, INITIALIZED, "")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crds.conditions import is_true
-from crds.labels import MACHINE, POOL
+from crds.labels import MACHINE, POOL, STARTUP_TAINT
 from operators.planning.decisions import Decisions
 from operators.pools.backoff import Backoff
 from operators.pools.leaks import SWEEP, LeakController
@@ -292,3 +292,28 @@ async def test_a_leak_is_taken_only_after_its_grace_and_only_if_nobody_owns_it()
     await process.leaks.reconcile(SWEEP)
     (machine,) = cluster.all("Machine")
     assert set(cloud.instances) == {machine["spec"]["clientToken"]}
+
+
+async def test_a_node_whose_taints_changed_unseen_is_read_again() -> None:
+    cluster, cloud = world()
+    process = Process(cluster, cloud, [0.0])
+    await process.ask(["h200-0"])
+    await process.turn()
+    cloud.join()
+    (token,) = cloud.instances
+    starting = cluster.objects["nodes", "", token]
+    starting["spec"]["taints"] = [{"key": STARTUP_TAINT, "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}]
+    starting["status"]["conditions"][0]["status"] = "False"
+    cluster.put(starting)
+    await process.turn()  # its labels are completed; it is not ready
+    starting = cluster.objects["nodes", "", token]
+    starting["status"]["conditions"][0]["status"] = "True"
+    cluster.put(starting)
+    cluster.sync(process.stores)
+    changed = cluster.objects["nodes", "", token]
+    changed["spec"]["taints"] = [{"key": STARTUP_TAINT, "effect": "NoSchedule"}]
+    cluster.put(changed)  # the watch is late
+    with pytest.raises(ApiFault):
+        await process.machines.reconcile(("", "h200-0"))
+    await process.machines.reconcile(("", "h200-0"))
+    assert cluster.objects["nodes", "", token]["spec"]["taints"] == []
