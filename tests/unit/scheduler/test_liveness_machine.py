@@ -205,7 +205,7 @@ def test_whatever_happens() -> None:
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
 @pytest.mark.xfail(
-    reason="one within nominal may still wait past its grace while another borrows, in about one of 1500 steps",
+    reason="one within nominal may still wait past its grace while another borrows (seldom)",
     strict=False,
 )
 def test_whatever_happens_over_thousands_of_steps() -> None:
