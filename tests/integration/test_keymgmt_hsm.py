@@ -41,6 +41,13 @@ def limited_session(place, session):
     other._choices = probe(slot, ["AES_GCM", "EDDSA", "ECDSA"])
     other._capabilities = other._choices.capabilities("module", "token")
     other._handles, other._software = {}, {}
+
+    def reopen_both():
+        Pkcs11Session._reopen(session)
+        other._session = session._session
+        other._handles.clear()
+
+    session._reopen = other._reopen = reopen_both
     return other
 
 
