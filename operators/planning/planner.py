@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -44,6 +45,7 @@ class Planner:
         self._wake_at = 0.0  # of the last plan, by the wall clock
         self._reasons: Reasons = NobodyWaits()
         self._due = True  # something changed since the last plan
+        self._settled = False
         self.watches: Mapping[str, Touches] = dict.fromkeys(KINDS, _any)
         decisions.listen("workload-void", lambda name: self._void("Workload", name))
         decisions.listen("machine-void", lambda name: self._void("Machine", name))
@@ -68,6 +70,7 @@ class Planner:
             started = time.monotonic()
             decided, self.memory = plan(self.feed.fleet, self.memory, now)
             self._lay_out(decided, now)
+            self._settle()
             self._due = False  # not before it is laid out: a cycle that fails is done again
             self._wake_at = decided.next_wake or 0.0
             self._last = time.monotonic()
@@ -80,6 +83,13 @@ class Planner:
             if again is not None:
                 pauses.append(again)
         return max(0.0, min(pauses)) + 0.01 if pauses else None
+
+    def _settle(self) -> None:
+        """After the first plan: what was loaded lives on, and full collections need not walk it each time."""
+        if not self._settled:
+            gc.collect()
+            gc.freeze()
+            self._settled = True
 
     def _lay_out(self, decided: Plan, now: float) -> None:
         """Put the plan on the desk; the fleet counts each decision as done from here on."""

@@ -13,7 +13,8 @@ does not look at). GAMMA = 1 without reach is FGD. With GAMMA near 0 a remainder
 pods can use is worth nearly as much as one that many can, and one that nobody can use
 is worth nothing: under a backlog, the rare pod that fits does come by. Between 0.1 and
 0.3 it matters little on the openb lists; 0.15 was taken since it holds as well on lists
-re-mixed from them (bench/packing.py) in which CPU is plentiful.
+re-mixed from them (bench/packing.py) in which CPU is plentiful. Reach is left out where a
+mix asks for more CPU or memory per device than the nodes have (`devices_bound`).
 """
 
 from __future__ import annotations
@@ -75,6 +76,20 @@ def typical(seen: Mapping[PodShape, int], cover: float = COVER, most: int | None
         chosen[shape] = count
         covered += count
     return {shape: count / covered for shape, count in chosen.items()}
+
+
+def devices_bound(mix: Mapping[PodShape, float], cpu: int, memory: int, milli: int) -> bool:
+    """Whether devices run out first when nodes of these totals are filled with this mix, and not CPU or memory.
+
+    Where devices are the scarce thing, a node whose CPU is used up strands them, which `reach`
+    counts. Where CPU is, devices are left over whatever is done, and saving CPU beside each of
+    them only keeps pods out.
+    """
+    asked = sum(part * shape.devices * shape.milli for shape, part in mix.items())
+    return not (
+        asked * cpu < milli * sum(part * shape.cpu for shape, part in mix.items())
+        or asked * memory < milli * sum(part * shape.memory for shape, part in mix.items())
+    )
 
 
 class Worth:

@@ -15,7 +15,7 @@ from scheduler.fleet.shape import Shape
 from scheduler.placement.ask import Ask, PodAsk
 from scheduler.placement.bestfit import Ints, Mask
 from scheduler.placement.eligibility import shape_refuses
-from scheduler.placement.fragments import PodShape, Worth, typical
+from scheduler.placement.fragments import MILLI, PodShape, Worth, devices_bound, typical
 from scheduler.placement.pool_rows import NewRow
 from scheduler.placement.pool_supply import PoolSupply
 from scheduler.placement.ranking import Ranking
@@ -116,8 +116,19 @@ class Supply:
             seen = self._seen
             if seen is None:
                 seen = seen_in(self._fleet.shapes.counted(), self._fleet.devices_of)
-            self._mix = Worth(typical(seen, most=_TYPICAL), self._classes, modes=True)
+            mix = typical(seen, most=_TYPICAL)
+            self._mix = Worth(mix, self._classes, reach=devices_bound(mix, *self._totals()), modes=True)
         return self._mix
+
+    def _totals(self) -> tuple[int, int, int]:
+        """CPU, memory and milli-devices of the ready nodes that have devices."""
+        table, cpu, memory, devices = self._fleet.table, 0, 0, 0
+        for pool in self._fleet.pools.values():
+            rows = self._fleet.ready_nodes(pool.name)[1]
+            cpu += int(table.allocatable[rows, table.columns["cpu"]].sum())
+            memory += int(table.allocatable[rows, table.columns["memory"]].sum())
+            devices += int(table.allocatable[rows, table.columns[pool.resource]].sum())
+        return cpu, memory, MILLI * devices
 
     def _add_coming(self, supply: PoolSupply, machine: MachineState) -> None:
         node = self._fleet.nodes.get(machine.node)

@@ -26,6 +26,8 @@ def machine(tmp_path: Path) -> Path:
         "git": ":",
         "make": ":",
         "softhsm2-util": ":",
+        "postgres": ":",
+        "prometheus": ":",
         "python3": ":",
     }.items():
         program = folder / name

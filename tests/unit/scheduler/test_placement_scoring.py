@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from scheduler import BoundPod, Fleet, PodSet
 from scheduler.fleet.shape import Shape
-from scheduler.placement.fragments import MILLI, SHARED_ONLY, UNDECIDED, WHOLE_ONLY, PodShape, Worth, typical
+from scheduler.placement.fragments import (
+    MILLI,
+    SHARED_ONLY,
+    UNDECIDED,
+    WHOLE_ONLY,
+    PodShape,
+    Worth,
+    devices_bound,
+    typical,
+)
 from scheduler.placement.pool_rows import NewRow
 from scheduler.placement.ranking import Ranking
 from scheduler.placement.scoring import NEVER, States, score
@@ -206,3 +215,11 @@ def test_what_is_seen_are_the_pods_of_pending_workloads() -> None:
     assert pod_shape(PodSet("x", 1, {"cpu": 1}, {"kekkai.dev/accelerator": "H100"}), 1).kinds == {"H100"}
     assert pod_shape(PodSet("x", 1, {"cpu": 1}, milli=500), 2) is None
     assert pod_shape(PodSet("x", 1, {"cpu": 1}), 0) == PodShape(1, 0)
+
+
+def test_reach_counts_only_where_devices_run_out_first() -> None:
+    mix = {PodShape(8000, 1024, 1, 1000): 0.5, PodShape(16000, 1024): 0.5}  # 24 cores for each device
+    assert devices_bound(mix, cpu=96_000, memory=1 << 20, milli=4000)
+    assert not devices_bound(mix, cpu=95_999, memory=1 << 20, milli=4000)
+    assert not devices_bound(mix, cpu=96_000, memory=4 * 2048 - 1, milli=4000)
+    assert devices_bound({}, cpu=0, memory=0, milli=0)
