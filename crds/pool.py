@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from crds.conditions import Condition
 from crds.meta import (
@@ -185,7 +185,9 @@ class KarpenterProvider(Model):
     """One Karpenter NodeClaim a machine; Karpenter's own NodePools are left alone."""
 
     node_class_ref: KarpenterNodeClass
-    instance_types: list[str] = Field(default_factory=list, max_length=100, description="Allowed types; empty: any.")
+    instance_types: list[Annotated[str, StringConstraints(min_length=1, max_length=128)]] = Field(
+        default_factory=list, max_length=100, description="Allowed types; empty: any."
+    )
     capacity_types: list[CapacityType] = Field(default_factory=_on_demand, min_length=1, max_length=3)
     boot_seconds: int = Field(default=300, ge=0, le=7200, description="How long a machine takes to become a node.")
 

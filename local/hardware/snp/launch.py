@@ -31,6 +31,8 @@ AGENT_SOURCES = (
     "keymgmt/guest",
     "keymgmt/wrapping/__init__.py",
     "keymgmt/wrapping/hardening.py",
+    "keymgmt/wrapping/jwe.py",
+    "keymgmt/wrapping/recipients.py",
 )
 REPOSITORY = Path(__file__).resolve().parents[3]
 _PAGE_INFO = struct.Struct("<48s48sHBBIQ")

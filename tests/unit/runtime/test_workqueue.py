@@ -153,4 +153,5 @@ async def test_visits_that_wait_for_nothing_leave_others_their_turn() -> None:
     reading = asyncio.create_task(reader())
     await serve(queue, lambda: visits == 100)
     reading.cancel()
-    assert len({seen for seen in turns if 0 < seen < 100}) >= 5
+    # Four workers give a turn after 5 ms of visits each: had none been given, no count in between were seen.
+    assert len({seen for seen in turns if 0 < seen < 100}) >= 3
