@@ -14,17 +14,17 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from crds.errors import KekkaiError
+from crds.errors import KekkaiError, Unavailable
 from keymgmt.lifecycle.database import StoreUnavailable
 from keymgmt.lifecycle.log_leaves import announce
 from keymgmt.lifecycle.schema import log_leaves, log_state
-from keymgmt.transparency.entries import encode_entry
+from keymgmt.transparency.entries import decode_entry, encode_entry
 from keymgmt.transparency.errors import LogRolledBack
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ T = TypeVar("T")
 _NEXT_INDEX = select(log_state.c.next_index).with_for_update()
 _SET_NEXT_INDEX = update(log_state).values(next_index=bindparam("following"))
 _ADD_LEAVES = insert(log_leaves)
+_LEAF = select(log_leaves.c.data).where(log_leaves.c.idx == bindparam("idx"))
+CLOCK_TOLERANCE = timedelta(seconds=30)  # how far clocks of replicas may differ
 MAX_BATCH = 256
 MAX_QUEUE = 4096
 
@@ -45,6 +47,12 @@ class Publisher(Protocol):
 
     def publish(self, size: int) -> None:
         """Return once a signed checkpoint covers the first `size` entries. Raises KekkaiError, OSError."""
+
+
+class ClockWentBack(Unavailable):
+    """The service's clock is behind what the log already says: nothing is decided by such a clock."""
+
+    reason = "ClockWentBack"
 
 
 @dataclass(slots=True)
@@ -135,7 +143,8 @@ class Journal:
             self.healthy = True
         except (SQLAlchemyError, OSError, KekkaiError) as error:
             self.healthy = False
-            logger.error("the journal cannot commit: %s", type(error).__name__)
+            told = str(error) if isinstance(error, ClockWentBack) else type(error).__name__
+            logger.error("the journal cannot commit: %s", told)
             for job in batch:
                 if not job.future.done():
                     job.future.set_exception(
@@ -159,7 +168,7 @@ class Journal:
             row = connection.execute(_NEXT_INDEX).one()
             if row.next_index < self._publisher.size:
                 raise LogRolledBack("the store was turned back: it would give out an index again", where="store")
-            change = Change(connection, self._clock(), row.next_index)
+            change = Change(connection, self._now(connection, row.next_index), row.next_index)
             for job in batch:
                 if self._run_one(job, change, careful=careful):
                     done.append(job)
@@ -168,6 +177,24 @@ class Journal:
                 connection.execute(_SET_NEXT_INDEX, {"following": change.next_index})
                 announce(connection)
         return done, change.next_index if change.leaves or not self.healthy else 0
+
+    def _now(self, connection: Connection, next_index: int) -> datetime:
+        """The time of a change: never before the last entry's. Raises ClockWentBack.
+
+        A clock that was turned back would bring a policy that has ended into force again.
+        """
+        now = self._clock()
+        last = connection.execute(_LEAF, {"idx": next_index - 1}).scalar()
+        if last is None:
+            return now
+        logged = datetime.fromisoformat(decode_entry(bytes(last))["at"])
+        if now < logged - CLOCK_TOLERANCE:
+            raise ClockWentBack(
+                f"the clock is {(logged - now).total_seconds():.0f} s behind the last log entry",
+                where="clock",
+                fix="set the clock right; the service goes on by itself",
+            )
+        return max(now, logged)
 
     @staticmethod
     def _run_one(job: _Job[Any], change: Change, *, careful: bool) -> bool:
