@@ -132,7 +132,7 @@ def test_pods_end_when_their_annotation_says_so(control_plane: ControlPlane, nod
 
 
 def test_a_killed_kwok_takes_its_nodes_up_again_at_once(control_plane: ControlPlane, node: str) -> None:
-    apply(control_plane, pod("before", "2", "Never"))
+    apply(control_plane, pod("before", "6", "Never"))
     until(lambda: phase(control_plane, "before") == "Running")
     before = control_plane.supervisor.kill("kwok").pid
     until(lambda: control_plane.supervisor.pids().get("kwok", before) != before)

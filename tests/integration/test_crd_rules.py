@@ -36,6 +36,22 @@ REF = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "1"}
 OTHER_JOB = {"spec": {"template": {"spec": {"containers": [], "restartPolicy": "Never"}}}}
 
 
+REQUESTS = {"name": "requests", "type": "requests", "capacity": "10", "prometheus": {"metric": "m", "read": "rate"}}
+LATENCY = {"name": "p95", "type": "latencySeconds", "target": "2", "prometheus": {"metric": "l", "read": "quantile"}}
+WAITING = {"name": "waiting", "type": "queueDepth", "of": "requests", "prometheus": {"metric": "w"}}
+
+
+def service(*signals: dict[str, Any], name: str = "chat", **flow: Any) -> dict[str, Any]:
+    """The spec of a service whose replicas follow these signals."""
+    target = {"kind": "Deployment", "name": name}
+    data_flow = {"minReplicas": 1, "maxReplicas": 4, "signals": [*signals], **flow}
+    return {"job": None, "service": {"target": target, "dataFlow": data_flow}}
+
+
+def without(signal: dict[str, Any], *names: str, **changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in signal.items() if key not in names} | changes
+
+
 @dataclass(frozen=True)
 class Case:
     """`bad` breaks the rule, `good` comes close and does not. With `update`, both change a stored object."""
@@ -219,6 +235,82 @@ CASES = [
         "spec.podsReady.backoffBaseSeconds must",
         {"podsReady": {"timeoutSeconds": 60, "backoffBaseSeconds": 61, "backoffMaxSeconds": 60}},
         {"podsReady": {"timeoutSeconds": 60, "backoffBaseSeconds": 60, "backoffMaxSeconds": 60}},
+    ),
+    Case(
+        "AcceleratorPool",
+        "spec.scaling.budget.costPerHour must",
+        {"scaling": {"max": 4, "budget": {"costPerHour": "-1"}}},
+        {"scaling": {"max": 4, "budget": {"costPerHour": "0"}}},
+    ),
+    Case(
+        "Workload",
+        "spec.service.dataFlow.minReplicas must",
+        service(REQUESTS, minReplicas=5),
+        service(REQUESTS, minReplicas=4),
+    ),
+    Case(
+        "Workload",
+        "spec.service.dataFlow.signals: a name",
+        service(REQUESTS, REQUESTS),
+        service(REQUESTS, {**REQUESTS, "name": "more"}),
+    ),
+    Case(
+        "Workload",
+        "spec.service.dataFlow.signals[].capacity is",
+        service(without(REQUESTS, "capacity")),
+        service(REQUESTS),
+    ),
+    Case(
+        "Workload",
+        "spec.service.dataFlow.signals[].of is missing; name the demand signal that",
+        service(REQUESTS, without(WAITING, "of", type="lagSeconds", capacity="5")),
+        service(REQUESTS, without(WAITING, type="lagSeconds")),
+    ),
+    Case(
+        "Workload",
+        "spec.service.dataFlow.signals[].of is missing; name the demand signal whose",
+        service(REQUESTS, without(WAITING, "of")),
+        service(REQUESTS, WAITING),
+    ),
+    Case(
+        "Workload",
+        "spec.service.dataFlow.signals[].of must",
+        service(REQUESTS, {**WAITING, "of": "p95"}, LATENCY),
+        service(REQUESTS, WAITING, LATENCY),
+    ),
+    Case(
+        "Workload",
+        "spec.service.dataFlow.signals[].target is",
+        service(REQUESTS, without(LATENCY, "target")),
+        service(REQUESTS, LATENCY),
+    ),
+    Case(
+        "Workload",
+        "spec.service.dataFlow.signals[]: give",
+        service({**REQUESTS, "pods": {"metric": "m", "port": 8080}}),
+        service(REQUESTS),
+    ),
+    Case(
+        "Workload",
+        "spec.service.target cannot",
+        service(REQUESTS, name="other"),
+        service(REQUESTS, maxReplicas=5),
+        update=True,
+        base=service(REQUESTS),
+    ),
+    Case(
+        "ProtectedKey",
+        "spec.algorithm cannot",
+        {"algorithm": "ML-DSA-65"},
+        {"releasePolicy": {"digest": "sha256:" + "b" * 64}},
+        update=True,
+        base={"purpose": "signature", "algorithm": "ED25519"},
+    ),
+    Case(
+        "ProtectedKey",
+        "spec.algorithm: purpose",
+        {"purpose": "signature"},
+        {"purpose": "signature", "algorithm": "ED25519"},
     ),
     Case("ProtectedKey", "spec.origin cannot", {"origin": "import"}, {"origin": "generate"}, update=True),
     Case("ProtectedKey", "spec.jurisdiction cannot", {"jurisdiction": "US"}, {}, update=True),

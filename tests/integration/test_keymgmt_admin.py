@@ -285,7 +285,10 @@ def test_destruction_needs_the_quorum_and_is_for_ever(tmp_path):
         service.stop()
         with sqlite3.connect(service.data / "keys.sqlite") as store:
             store.execute("update keys set state = 'Active'")
-            store.execute("insert into key_versions (key_id, version, hsm_key_id, sealed) values (?, 1, ?, ?)", (made["keyId"], hsm_key_id, sealed))
+            store.execute(
+                "insert into key_versions (key_id, version, hsm_key_id, sealed) values (?, 1, ?, ?)",
+                (made["keyId"], hsm_key_id, sealed),
+            )
         service.start()
         reply = fetch(service, key)[1]
         assert reply.status_code == 503
