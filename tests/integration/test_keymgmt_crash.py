@@ -13,7 +13,7 @@ import pytest
 from tests.integration.keymgmt_harness import Custodians, Guest, Service, alive, paths, processes_of, types, until
 
 SEED = 20261124
-RUNS = 10
+RUNS = 4  # with two replicas and longer: test_keymgmt_crash_replicas.py
 LIMIT = 4000
 
 
