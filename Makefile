@@ -34,7 +34,7 @@ demo: binaries ## The whole idea, end to end, on a real control plane (KEEP=1 le
 
 test: binaries ## Lint, then every test but the long campaigns
 	@$(MAKE) --no-print-directory lint
-	@$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not campaign"
+	@$(PYTEST) -n $(JOBS) --dist loadfile -m "not campaign"
 
 test-unit: setup ## Only the tests that need no control plane
 	@$(PYTEST) tests/unit -q

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from typing import Any, Protocol
 
 import psycopg
 from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from keymgmt.lifecycle.database import POSTGRESQL, reader_of
 from keymgmt.lifecycle.log_lease import Lease, LogLease
@@ -71,6 +74,9 @@ class Bell(Protocol):
     def wait(self, seconds: float) -> None:
         """Return when something may have happened elsewhere, or after `seconds`."""
 
+    def wake(self) -> None:
+        """Have a `wait` in another thread return soon."""
+
     def close(self) -> None:
         """Forget the connection."""
 
@@ -78,8 +84,15 @@ class Bell(Protocol):
 class Pause:
     """For a store with one process: nothing happens elsewhere."""
 
+    def __init__(self) -> None:
+        self._woken = threading.Event()
+
     def wait(self, seconds: float) -> None:
-        time.sleep(seconds)
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+    def wake(self) -> None:
+        self._woken.set()
 
     def close(self) -> None:
         return
@@ -104,6 +117,11 @@ class PostgresBell:
         except psycopg.Error:
             self.close()
             time.sleep(min(seconds, 0.5))
+
+    def wake(self) -> None:
+        # `wait` ends by itself within its seconds where the store is away.
+        with contextlib.suppress(SQLAlchemyError), self._engine.begin() as connection:
+            announce(connection)
 
     def close(self) -> None:
         if self._connection is not None:

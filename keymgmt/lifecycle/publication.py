@@ -80,6 +80,7 @@ class LogPublication:
         """Stop; hand the lease to whoever waits for it."""
         self._closing = True
         if self._thread.is_alive():
+            self._bell.wake()
             self._thread.join(timeout=10)
         self._bell.close()
         if self._lease is not None:

@@ -37,7 +37,12 @@ class TeeGuest(Guest):
         bound = {"additional-evidence": "{}", "nonce": nonce, "tee-pubkey": jwk or self.jwk}
         data = hashlib.sha384(json.dumps(bound, sort_keys=True, separators=(",", ":")).encode()).digest()
         if self.tee == "nitro":
-            return {"document": base64.b64encode(self.vendor.document(**{"nonce": data, **self.fields})).decode()}
+            now = int(datetime.now(UTC).timestamp() * 1000)
+            return {
+                "document": base64.b64encode(
+                    self.vendor.document(**{"nonce": data, "timestamp": now, **self.fields})
+                ).decode()
+            }
         body = td_body if self.tee == "tdx" else enclave_body
         quote = self.vendor.quote(body(**{"report_data": data, **self.fields}), 4 if self.tee == "tdx" else 3)
         return {"quote": base64.b64encode(quote).decode()}

@@ -17,8 +17,6 @@ from keymgmt.guest.tsm import TsmDevice, parse_certificate_table, write_certific
 from local.hardware.snp import launch
 from local.hardware.snp.platform import SnpPlatform
 
-NOW = datetime.now(UTC)
-
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> SnpPlatform:
@@ -30,7 +28,7 @@ def test_a_guest_gets_verifiable_evidence_through_configfs_tsm(platform: SnpPlat
     with platform.launch("node-1", tmp_path / "tsm", host_data=b"\x05" * 32) as guest:
         evidence = TsmDevice(guest.root).report(b"\x09" * 48)
     stated = parse_kbs_evidence("snp", snp_evidence(evidence.report, evidence.certificates))
-    claims = verify_snp(stated.report, stated.certificates, roots, SnpPolicy(), NOW, b"\x09" * 48)
+    claims = verify_snp(stated.report, stated.certificates, roots, SnpPolicy(), datetime.now(UTC), b"\x09" * 48)
     assert [kind for kind, _ in evidence.certificates] == ["VCEK", "ASK", "ARK"]
     assert claims.report.measurement == launch.launch_measurement()
     assert claims.report.host_data == b"\x05" * 32
@@ -53,7 +51,9 @@ def test_debug_and_vmpl_are_the_hypervisors_choice_and_refused(platform: SnpPlat
         with platform.launch("node-1", tmp_path / str(number), **options) as guest:  # type: ignore[arg-type]
             evidence = TsmDevice(guest.root).report(b"x")
         with pytest.raises(AttestationRefused) as caught:
-            verify_snp(evidence.report, [der for _, der in evidence.certificates], roots, SnpPolicy(), NOW, None)
+            verify_snp(
+                evidence.report, [der for _, der in evidence.certificates], roots, SnpPolicy(), datetime.now(UTC), None
+            )
         reasons.append(caught.value.problem.reason)
     assert reasons == ["DebugAllowed", "VmplNotAllowed"]
 
@@ -76,7 +76,7 @@ def test_the_amd_roots_do_not_cover_emulated_hardware(platform: SnpPlatform, tmp
             [der for _, der in evidence.certificates],
             TrustRoots.builtin_amd(),
             SnpPolicy(),
-            NOW,
+            datetime.now(UTC),
             None,
         )
     assert caught.value.problem.reason == "RootUntrusted"
