@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.key_options import Output, read_json, read_passphrase, write_json
+from api.cli.key_options import Output, new_passphrase, read_json, read_passphrase, write_json
 from api.cli.output import Format, show
 from crds.errors import Conflict, InvalidInput
 from keymgmt.policy.custodian_keys import write_private
@@ -61,7 +61,8 @@ def begin(
     locked: list[tuple[Path, dict[str, Any]]] = []
     for number, share in enumerate(shares):
         path = out / f"share-{share.index}-{share.holder}.json"
-        locked.append((path, rite.lock(share, _new_passphrase(share.holder, files[number] if files else None))))
+        passphrase = new_passphrase(files[number] if files else None, f"Passphrase of {share.holder}")
+        locked.append((path, rite.lock(share, passphrase)))
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     pin_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(pin_file, pin.encode())
@@ -126,10 +127,3 @@ def open_token(
     pin_out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(pin_out, pin.encode())
     show({"ceremony": document["ceremony"], "pinFile": str(pin_out)}, output)
-
-
-def _new_passphrase(holder: str, file: Path | None) -> bytes:
-    if file is not None:
-        return read_passphrase(file, "")
-    text: str = typer.prompt(f"Passphrase of {holder}", hide_input=True, confirmation_prompt=True)
-    return text.encode()

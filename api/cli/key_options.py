@@ -57,10 +57,10 @@ def load_keys(files: list[Path], passphrase_file: Path | None) -> list[PrivateKe
     return keys
 
 
-def new_passphrase(file: Path | None) -> bytes:
+def new_passphrase(file: Path | None, question: str = "Passphrase for the new key") -> bytes:
     if file is not None:
         return read_passphrase(file, "")
-    text: str = typer.prompt("Passphrase for the new key", hide_input=True, confirmation_prompt=True)
+    text: str = typer.prompt(question, hide_input=True, confirmation_prompt=True)
     return text.encode()
 
 
